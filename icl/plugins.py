@@ -1,0 +1,196 @@
+"""Components found by dropping a file into a folder.
+
+A component is a Python file whose name is its name. It offers
+
+    Settings     a pydantic model (extra="forbid") of its options; may be left out if there are none
+    build(settings, context) -> …    what it returns depends on the kind; see `SHAPES`
+
+and the first line of its docstring is what `icl ls` shows. Nothing is imported to list names. Besides the package's own folders,
+entry points (`icl.selectors`, `icl.metrics`, …) and folders given with `--plugins FOLDER` are searched: FOLDER/selectors/NAME.py or
+FOLDER/NAME.py with a line `KIND = "selector"`. Python in a folder is imported only when the user names that folder.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import InputError, Problem, UnknownNameError, suggest
+from .values import Example, Spec
+
+PACKAGES: Mapping[str, str] = {
+    "selector": "icl.retrieve.selectors",
+    "order": "icl.retrieve.orders",
+    "calibration": "icl.readout.calibrations",
+    "metric": "icl.evaluate.metrics",
+    "method": "icl.methods",
+}
+SHAPES: Mapping[str, str] = {
+    "selector": "(queries, k, candidates: list[list[Hit]] | None) -> list[list[Hit]]",
+    "order": "(query, hits best first) -> hits in prompt order",
+    "calibration": "object with fit(scores[n, L]) -> state and apply(state, scores) -> log-probabilities",
+    "metric": "(predictions, examples) -> float[n], and an optional aggregate",
+    "method": "object with fit(pool, labels, unlabelled) -> predictor",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a selector, order, calibration or metric may use."""
+
+    pool: Sequence[Example] = ()
+    index: Any = None
+    """The DemoIndex over the pool; built on first use."""
+    labels: tuple[str, ...] = ()
+    seed: int = 0
+    count_tokens: Callable[[str], int] | None = None
+    score: Callable[..., Any] | None = None
+    """(query, demonstrations) -> LabelScores; given to files that declare `NEEDS_MODEL = True`."""
+
+
+class NoSettings(BaseModel):
+    """Settings of a component that has none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """Where a component comes from. Listing does not import it."""
+
+    kind: str
+    name: str
+    description: str
+    module: str | None = None
+    path: Path | None = None
+    origin: str = "icl"
+    """`icl`, the distribution of an entry point, or the folder it was dropped into."""
+
+    def load(self) -> ModuleType:
+        """Import the file."""
+        if self.module:
+            return importlib.import_module(self.module)
+        assert self.path is not None
+        return _import_file(self.path, self.kind)
+
+
+@cache
+def _import_file(path: Path, kind: str) -> ModuleType:
+    name = f"icl_plugin_{kind}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(
+            Problem(
+                f"the {kind} cannot be imported: {type(error).__name__}: {error}", "Mend the file, or take it out of the folder.", str(path)
+            )
+        ) from error
+    return module
+
+
+def _head(path: Path) -> tuple[str, str | None]:
+    """(first docstring line, KIND) of a Python file, without importing it."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError, ValueError):
+        return "(does not parse)", None
+    kind = None
+    for node in tree.body:
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Constant)
+            and any(isinstance(t, ast.Name) and t.id == "KIND" for t in node.targets)
+        ):
+            kind = str(node.value.value)
+    doc = (ast.get_docstring(tree) or "").strip()
+    return (doc.splitlines() or [""])[0], kind
+
+
+def available(kind: str, folders: Sequence[Path] = ()) -> dict[str, Plugin]:
+    """All components of a kind by name. A user's own wins over the packaged one of the same name."""
+    package = PACKAGES[kind]
+    here = Path(__file__).resolve().parent.parent.joinpath(*package.split("."))
+    found: dict[str, Plugin] = {}
+    for path in sorted(here.glob("*.py")):
+        if not path.stem.startswith("_"):
+            found[path.stem] = Plugin(kind, path.stem, _head(path)[0], module=f"{package}.{path.stem}")
+    for entry in entry_points(group=f"icl.{kind}s"):
+        found[entry.name] = Plugin(kind, entry.name, "", module=entry.value, origin=entry.dist.name if entry.dist else "entry point")
+    for folder in folders:
+        for path in [*sorted(folder.glob("*.py")), *sorted((folder / f"{kind}s").glob("*.py"))]:
+            if path.stem.startswith("_"):
+                continue
+            description, declared = _head(path)
+            if path.parent.name == f"{kind}s" or declared == kind:
+                found[path.stem] = Plugin(kind, path.stem, description, path=path, origin=str(folder))
+    return found
+
+
+def parse_spec(value: Any, kind: str, where: str | None = None) -> Spec:
+    """`"knn"` or `{"knn": {"n": 64}}` as a Spec. Raises InputError for anything else."""
+    if isinstance(value, Spec):
+        return value
+    if isinstance(value, str):
+        return Spec(value)
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((name, settings),) = value.items()
+        if settings is None:
+            settings = {}
+        if isinstance(settings, Mapping):
+            return Spec(str(name), dict(settings))
+    raise InputError(
+        Problem(
+            f"a {kind} is a name or a mapping from one name to its settings, got {value!r}",
+            "Write for example 'knn' or {knn: {n: 64}}.",
+            field=where,
+        )
+    )
+
+
+def find(kind: str, name: str, folders: Sequence[Path] = (), where: str | None = None) -> Plugin:
+    """The component of that name. Raises UnknownNameError with the known names."""
+    known = available(kind, folders)
+    if name not in known:
+        raise UnknownNameError(kind, name, known, field=where)
+    return known[name]
+
+
+def settings_of(plugin: Plugin, settings: Mapping[str, Any], where: str | None = None) -> BaseModel:
+    """Check the settings of a component. Raises InputError with all problems and the options it has."""
+    model: type[BaseModel] = getattr(plugin.load(), "Settings", NoSettings)
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            path = ".".join(str(p) for p in (where or f"{plugin.kind} {plugin.name}", *item["loc"]))
+            fix = suggest(str(item["loc"][-1]), model.model_fields) if item["type"] == "extra_forbidden" else f"Got {item.get('input')!r}."
+            message = (
+                f"the {plugin.kind} '{plugin.name}' has no option '{item['loc'][-1]}'" if item["type"] == "extra_forbidden" else item["msg"]
+            )
+            problems.append(Problem(message, fix, field=path))
+        raise InputError(problems) from None
+
+
+def build(kind: str, value: Any, context: Any, folders: Sequence[Path] = (), where: str | None = None) -> Any:
+    """Find, check and build a component from a name or a mapping."""
+    spec = parse_spec(value, kind, where)
+    plugin = find(kind, spec.name, folders, where)
+    return plugin.load().build(settings_of(plugin, spec.settings, where), context)

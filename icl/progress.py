@@ -1,0 +1,64 @@
+"""Progress for long work: a bar on a terminal, a plain line now and then elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+PLAIN_EVERY_S = 10.0
+
+
+class Advance(Protocol):
+    """Call it with the number of units done since the last call."""
+
+    def __call__(self, n: int = 1) -> None: ...
+
+
+def quiet() -> bool:
+    """True if `ICL_QUIET` is set: no progress at all (libraries and tests)."""
+    return bool(os.environ.get("ICL_QUIET"))
+
+
+def note(text: str) -> None:
+    """One plain line on stderr, so that stdout stays usable by other programs."""
+    if not quiet():
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(description: str, total: int, unit: str = "items") -> Iterator[Advance]:
+    """Show the progress of `total` units while the block runs.
+
+    A rich bar if stderr is a terminal and neither `NO_COLOR` nor `CI` is set; otherwise a line every 10 seconds and one at the end,
+    if the work took that long.
+    """
+    if quiet() or total <= 0:
+        yield lambda n=1: None
+        return
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and not os.environ.get("CI"):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(description, total=total)
+            yield lambda n=1: bar.advance(task, n)
+        return
+    started = last = time.monotonic()
+    done = 0
+
+    def advance(n: int = 1) -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last >= PLAIN_EVERY_S:
+            last = now
+            note(f"{description}: {done}/{total} {unit}, {now - started:.0f} s")
+
+    yield advance
+    if last != started:
+        note(f"{description}: {done}/{total} {unit} done, {time.monotonic() - started:.0f} s")
