@@ -1,0 +1,63 @@
+"""Expected calibration error: how far the stated probability of the answer is from how often it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...plugins import Context
+from ...values import Example, Prediction
+from .accuracy import right_or_wrong
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+KINDS = frozenset({"classify", "choose"})
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    bins: int = Field(default=15, ge=1, le=1000, description="Number of bins of equal width over the probability of the answer.")
+
+
+class ExpectedCalibrationError:
+    """Guo et al. 2017, https://arxiv.org/abs/1706.04599, sec. 3: equal-width bins over [0, 1], bin b holds (b/n, (b+1)/n].
+
+    Lower is better. An answer without probabilities (a model that only generates) is not scored.
+    """
+
+    bounds = (0.0, 1.0)
+    higher_is_better = False
+
+    def __init__(self, bins: int = 15) -> None:
+        self.bins = bins
+
+    def __call__(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> NDArray[np.float64]:
+        """(n,) float64: the probability of the answer, nan where there is none; the error itself comes from `aggregate`."""
+        import numpy as np
+
+        values = [np.nan if p.answer is None or p.probabilities is None else p.probabilities.get(p.answer, np.nan) for p in predictions]
+        return np.array(values, dtype=np.float64)
+
+    def aggregate(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], samples: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """samples: (r, m) positions of scored items. Returns (r,) float64 in [0, 1]."""
+        import numpy as np
+
+        confidence = self(predictions, examples)
+        gap = np.nan_to_num(right_or_wrong(predictions, examples) - confidence)
+        # A probability may exceed 1 by rounding; the first bin also takes 0.
+        bin_of = np.clip(np.ceil(np.nan_to_num(confidence) * self.bins).astype(np.int64) - 1, 0, self.bins - 1)
+        row = np.arange(len(samples))[:, None] * self.bins
+        sums = np.bincount((row + bin_of[samples]).ravel(), gap[samples].ravel(), minlength=len(samples) * self.bins)
+        value: NDArray[np.float64] = np.abs(sums.reshape(len(samples), self.bins)).sum(axis=1) / samples.shape[1]
+        return value
+
+
+def build(settings: Settings, context: Context) -> ExpectedCalibrationError:
+    return ExpectedCalibrationError(settings.bins)
