@@ -1,0 +1,62 @@
+"""The JSON schema of suite files, for editors: the pydantic models, completed with the settings of every component that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..plugins import NoSettings, available
+from ..readout import READOUTS
+from .schema import Suite
+
+
+def suite_schema(plugins: Sequence[Path] = ()) -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of a suite. plugins: folders whose components are known too; their Python is imported."""
+    schema = Suite.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "icl suite"
+    definitions: dict[str, Any] = schema.setdefault("$defs", {})
+    for kind in ("selector", "order", "calibration", "metric", "method"):
+        definitions[kind] = _component(kind, plugins, definitions)
+    definitions["retriever"] = {
+        "description": "A selector, or several, each narrowing what the one before it left.",
+        "anyOf": [{"$ref": "#/$defs/selector"}, {"type": "array", "items": {"$ref": "#/$defs/selector"}, "minItems": 1}],
+    }
+    schema["properties"]["methods"]["items"] = {"$ref": "#/$defs/method"}
+    schema["properties"]["metrics"]["anyOf"] = [{"type": "array", "items": {"$ref": "#/$defs/metric"}}, {"type": "null"}]
+    return schema
+
+
+def _component(kind: str, folders: Sequence[Path], definitions: dict[str, Any]) -> dict[str, Any]:
+    """A name, or a mapping from one name to its settings; a method may carry a name of its own."""
+    found = available(kind, folders)
+    forms: list[dict[str, Any]] = [{"enum": sorted(found)}] if found else []
+    for name, plugin in sorted(found.items()):
+        settings = getattr(plugin.load(), "Settings", NoSettings).model_json_schema(ref_template=f"#/$defs/{kind}.{name}.{{model}}")
+        for inner, definition in settings.pop("$defs", {}).items():
+            definitions[f"{kind}.{name}.{inner}"] = definition
+        settings["description"] = plugin.description
+        settings.pop("title", None)
+        if kind == "method":
+            for option, value in settings.get("properties", {}).items():
+                settings["properties"][option] = {**value, **_COMPONENT_OPTIONS.get(option, {})}
+        form: dict[str, Any] = {
+            "type": "object",
+            "properties": {name: {"anyOf": [settings, {"type": "null"}]}},
+            "required": [name],
+            "additionalProperties": False,
+        }
+        if kind == "method":
+            form["properties"]["name"] = {"type": "string", "description": "What the results call it."}
+        forms.append(form)
+    return {"anyOf": forms or [{"type": "string"}]}
+
+
+_COMPONENT_OPTIONS: dict[str, dict[str, Any]] = {
+    "retriever": {"$ref": "#/$defs/retriever"},
+    "order": {"$ref": "#/$defs/order"},
+    "calibration": {"anyOf": [{"$ref": "#/$defs/calibration"}, {"type": "null"}]},
+    "readout": {"enum": list(READOUTS)},
+}
+"""Options of methods that name another component."""

@@ -1,0 +1,191 @@
+"""A suite from a file, a packaged name or a dict, with changes applied; every problem at once, each with file, line and field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ..errors import InputError, Problem, UnknownNameError, suggest
+from ..files import Path_, Yaml, packaged, read_yaml
+from ..values import Spec, digest
+from .schema import ModelEntry, Seeds, Suite, TaskEntry
+
+
+@dataclass(frozen=True, slots=True)
+class MethodEntry:
+    """A method of a suite."""
+
+    name: str
+    """What the results call it: the user's name for it, else the method's."""
+    spec: Spec
+    """The method and its settings."""
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSuite:
+    """A suite that passed every check, and where it came from."""
+
+    suite: Suite
+    name: str
+    folder: Path
+    """What its paths are relative to."""
+    methods: tuple[MethodEntry, ...]
+    metrics: tuple[Spec, ...] | None
+    """None: the usual ones of each task's kind."""
+    doc: Yaml
+    """With the changes applied."""
+    source: str
+    """As the user named it, for messages and for the command to resume."""
+    plugins: tuple[Path, ...] = ()
+    templates: tuple[Path, ...] = ()
+    """The template folders, in the order of search."""
+
+    def problem(self, message: str, fix: str, *path: str | int) -> Problem:
+        """A problem at a place of the suite."""
+        return problem_at(self.doc, message, fix, path)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The suite with all defaults written out, as JSON values; rows given in memory are left out (the tasks' digests stand for them)."""
+        value = self.suite.model_dump(exclude={"tasks"})
+        value["tasks"] = [
+            task.model_dump(exclude=set(task.sources())) | {split: source_name(source) for split, source in task.sources().items()}
+            for task in self.suite.tasks
+        ]
+        return value
+
+    @property
+    def digest(self) -> str:
+        return digest(self.as_dict())
+
+
+def source_name(source: Any) -> str:
+    """What stands for a source of rows in a manifest."""
+    return source if isinstance(source, str) else source.as_posix() if isinstance(source, Path) else f"<{type(source).__name__} in memory>"
+
+
+def list_suites() -> dict[str, Path]:
+    """The packaged suites: name -> file. Those in a folder are named with it, `public/NAME`."""
+    root = packaged("eval_suites")
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def read_source(source: str | Path | Mapping[str, Any]) -> tuple[Yaml, str, Path]:
+    """(document, name, folder) of a suite. Raises InputError if it cannot be read, UnknownNameError if there is none of that name."""
+    if isinstance(source, Mapping):
+        return Yaml(dict(source), {(): 0}, None), str(source.get("name", "suite")), Path.cwd()
+    path = Path(source)
+    if not path.is_file():
+        known = list_suites()
+        if str(source) in known:
+            path = known[str(source)]
+        elif path.suffix not in (".yaml", ".yml") and "/" not in str(source):
+            raise UnknownNameError("suite file or packaged suite", str(source), known)
+    return read_yaml(path, what="suite"), path.stem, path.resolve().parent
+
+
+def apply_overrides(doc: Yaml, overrides: Mapping[str, Any]) -> Yaml:
+    """The document with dotted keys changed: `budgets`, `tasks.0.limit`, `methods.2.few_shot.shots`.
+
+    A place that is not there yet is made inside a mapping (its name is checked with the rest), never inside a list. Raises InputError.
+    """
+    if not overrides:
+        return doc
+    value = _copy(doc.value)
+    lines = dict(doc.lines)
+    problems = []
+    for dotted, new in overrides.items():
+        path = dotted.split(".")
+        place: Any = {"": value}
+        key: str | int = ""
+        done: list[str | int] = []
+        for part in path:
+            current = place[key] if not isinstance(place, dict) or key in place else None
+            if current is None or current == part:  # an absent mapping, or a component by its bare name, which gets settings
+                current = place[key] = {part: {}} if current == part else {}
+            if isinstance(current, list) and (not part.isdigit() or int(part) >= len(current)):
+                fix = f"'{'.'.join(map(str, done))}' is a list of {len(current)}: count from 0."
+                problems.append(Problem(f"there is no entry '{part}'", fix, field=dotted))
+                break
+            if not isinstance(current, list | dict):
+                problems.append(Problem(f"'{'.'.join(map(str, done))}' is {current!r} and has no parts", "Change it as a whole.", field=dotted))
+                break
+            place, key = current, int(part) if isinstance(current, list) else part
+            done.append(key)
+        else:
+            place[key] = _copy(new)
+            lines = {at: line for at, line in lines.items() if at[: len(done)] != tuple(done)} | {tuple(done): 0}
+    if problems:
+        raise InputError(problems)
+    return Yaml(value, lines, doc.file)
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(part) for key, part in value.items()}
+    return [_copy(part) for part in value] if isinstance(value, list) else value
+
+
+def problem_at(doc: Yaml, message: str, fix: str, path: Sequence[str | int]) -> Problem:
+    """A problem with file and line. A value changed from the command line has neither (it is marked with line 0)."""
+    line = doc.line(tuple(path))
+    return Problem(message, fix, doc.file if line else None, line or None, ".".join(map(str, path)) or None)
+
+
+def parse(doc: Yaml) -> Suite:
+    """The document as a Suite. Raises InputError with every problem."""
+    if not isinstance(doc.value, Mapping):
+        raise InputError(problem_at(doc, "a suite is a mapping of keys to values", "Start with 'tasks:' and 'methods:'.", ()))
+    value = {key: part for key, part in doc.value.items() if not (key == "name" and doc.file is None)}
+    try:
+        return Suite.model_validate(value)
+    except ValidationError as error:
+        raise InputError(_problems(doc, error)) from None
+
+
+_MODELS: Mapping[str, type[BaseModel]] = {"tasks": TaskEntry, "models": ModelEntry, "seeds": Seeds}
+
+
+def _problems(doc: Yaml, error: ValidationError) -> list[Problem]:
+    """One problem per place: what pydantic says of each branch of a union is put together."""
+    places: dict[Path_, list[Any]] = {}
+    for item in error.errors():
+        places.setdefault(_place(doc.value, item["loc"], item["type"]), []).append(item)
+    problems = []
+    for place, items in places.items():
+        if any(other[: len(place)] == place and other != place for other in places):
+            continue  # a mapping that one branch took as such: its own problem is further in
+        field, first = ".".join(map(str, place)), items[0]
+        if first["type"] == "extra_forbidden":
+            model = _MODELS.get(str(place[0]), Suite) if len(place) > 1 else Suite
+            message, fix = f"unknown key '{place[-1]}'", suggest(str(place[-1]), model.model_fields)
+        elif first["type"] == "missing":
+            message, fix = f"'{field}' is missing", f"Add '{place[-1]}:'."
+        else:
+            said = dict.fromkeys(item["msg"].removeprefix("Value error, ") for item in items)
+            message, fix = ", or ".join(text[0].lower() + text[1:] for text in said), _got(first["input"])
+        problems.append(problem_at(doc, message, fix, place))
+    return problems
+
+
+def _place(value: Any, loc: Path_, kind: str) -> Path_:
+    """The part of pydantic's location that exists in the document; names of union branches are left out."""
+    place: list[str | int] = []
+    for n, part in enumerate(loc):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        elif not (n == len(loc) - 1 and kind == "missing"):
+            continue
+        place.append(part)
+    return tuple(place)
+
+
+def _got(value: Any) -> str:
+    text = repr(value)
+    return f"Got {text if len(text) <= 80 else text[:77] + '…'}."

@@ -1,0 +1,151 @@
+"""The suite file as pydantic models: what may stand in it. `check.py` loads one and checks it against what is there."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,80}$")]
+_STRING = {"type": "string", "description": "A file, relative to the suite, or hf:NAME."}
+Source = Annotated[Any, WithJsonSchema(_STRING)]
+"""A path or `hf:…` in a file; in a suite given as a dict also whatever else `Task.load` takes (a list of dicts, a dataframe)."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelEntry(Strict):
+    """A language model, with the options of `icl.load_model`."""
+
+    model: str = Field(description="A catalogue name, a folder, a .gguf file, or a hub id.")
+    name: Name | None = Field(None, description="What the results call it; by default the last part of `model`.")
+    device: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    memory: str = "4GiB"
+    max_batch: int | None = Field(None, ge=1)
+    revision: str | None = None
+    adapter: str | None = None
+    quantization: Literal["8bit", "4bit"] | None = None
+    format: Literal["auto", "plain", "chat"] = "auto"
+
+    @property
+    def key(self) -> str:
+        """What results and folders call the model."""
+        return self.name or self.model.rstrip("/").rsplit("/", 1)[-1]
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for `icl.load_model` beside the model itself."""
+        return self.model_dump(exclude={"model", "name", "format"})
+
+
+class TaskEntry(Strict):
+    """A task: the keys of `icl.Task.load`, a template, and the words of its labels."""
+
+    name: Name
+    train: Source
+    test: Source = None
+    dev: Source = None
+    unlabelled: Source = None
+    kind: Literal["classify", "choose", "answer"] | None = None
+    input: str | list[str] | dict[str, str] = Field("text", description="The input columns, or {template field: column}.")
+    label: str | list[str] = "label"
+    choices: str | list[str] | None = None
+    references: str | list[str] | None = None
+    rationale: str | None = None
+    id: str | None = None
+    holdout: float = Field(0.3, gt=0, lt=1)
+    seed: int = 0
+    template: str = "default"
+    labels: dict[str, str | list[str]] | list[str] | None = Field(
+        None, description="The labels in their order, or {label: words}, which override the template's."
+    )
+    data_root: str | None = Field(None, description="A folder with local copies of hub data sets.")
+    limit: int | None = Field(None, ge=1, description="Judge on this many test items, chosen by a hash of their content.")
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        """Labels are strings, byte for byte: a number that reads back as it is written may do without quotes."""
+        if isinstance(value, dict):
+            return {str(k): [_text(w) for w in v] if isinstance(v, list) else _text(v) for k, v in value.items()}
+        return [_text(v) for v in value] if isinstance(value, list) else value
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the input fields as templates know them."""
+        return (self.input,) if isinstance(self.input, str) else tuple(self.input)
+
+    @property
+    def words(self) -> dict[str, tuple[str, ...]] | None:
+        """Label -> its words, where the suite gives them."""
+        if not isinstance(self.labels, dict):
+            return None
+        return {label: (words,) if isinstance(words, str) else tuple(words) for label, words in self.labels.items()}
+
+    def sources(self) -> dict[str, Any]:
+        """Split -> where its rows come from, for the splits that are given."""
+        return {split: source for split in ("train", "test", "dev", "unlabelled") if (source := getattr(self, split)) is not None}
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Seeds(Strict):
+    """How often each source of chance is drawn anew."""
+
+    draw: int = Field(1, ge=1, le=1000, description="Which labelled examples are owned.")
+    demonstrations: int = Field(1, ge=1, le=1000)
+    order: int = Field(1, ge=1, le=1000)
+    train: int = Field(1, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _supported(self) -> Seeds:
+        crossed = [name for name in ("demonstrations", "order", "train") if getattr(self, name) > 1]
+        if crossed:
+            raise ValueError(
+                f"separate seeds for {', '.join(crossed)} are not part of this version; `seeds: N` varies all together, "
+                "and {draw: N} the labelled examples alone"
+            )
+        return self
+
+
+class Suite(Strict):
+    """A comparison: every method on the same labelled examples of every task, judged on the same test items."""
+
+    description: str = ""
+    models: list[str | ModelEntry] = Field(default=["smollm2"], description="Language models; loaded only if a method uses one.")
+    tasks: list[TaskEntry] = Field(min_length=1)
+    methods: list[str | dict[str, Any]] = Field(min_length=1, description="A name, {name: settings}, or {name: OWN, method: settings}.")
+    budgets: list[Annotated[int, Field(ge=1)] | Literal["all"]] = Field(
+        default=["all"], min_length=1, description="Label budgets: how many labelled examples are owned. Draws are nested."
+    )
+    seeds: Annotated[int, Field(ge=1, le=1000)] | Seeds = 1
+    metrics: list[str | dict[str, Any]] | None = Field(
+        None, description="By default accuracy and macro_f1, for choices accuracy, for answers exact_match and token_f1."
+    )
+    thresholds: dict[str, dict[str, float]] = Field(
+        default={}, description="method -> metric -> the least (for an error measure the greatest) seed mean at the largest budget."
+    )
+    encoder: str = Field("minilm", description="The sentence encoder of methods that embed texts, and of the data report.")
+
+    @field_validator("budgets")
+    @classmethod
+    def _each_once(cls, value: list[int | str]) -> list[int | str]:
+        twice = sorted({str(b) for b in value if value.count(b) > 1})
+        if twice:
+            raise ValueError(f"the budget {', '.join(twice)} stands here twice")
+        return sorted(value, key=lambda b: float("inf") if b == "all" else float(b))
+
+    @property
+    def n_seeds(self) -> int:
+        return self.seeds if isinstance(self.seeds, int) else self.seeds.draw
+
+    @property
+    def model_entries(self) -> tuple[ModelEntry, ...]:
+        return tuple(ModelEntry(model=m) if isinstance(m, str) else m for m in self.models)
+
+
+DEFAULT_METRICS = {"classify": ("accuracy", "macro_f1"), "choose": ("accuracy",), "answer": ("exact_match", "token_f1")}
