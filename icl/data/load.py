@@ -1,0 +1,308 @@
+"""From sources to a Task: columns checked, kind settled, rows made into Examples, a test set held out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import InputError, Problem, suggest
+from ..values import KINDS, Example, Kind
+from .examples import Columns, Reader, RejectedRow, as_list, as_text, choice_mode
+from .holdout import split_off
+from .hub import has_split
+from .rows import MAX_PROBLEMS, Table
+from .source import load_table
+from .task import Rejected, Task, task_digest
+
+LABELLED = ("train", "test", "dev")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `Task.load` was asked for."""
+
+    sources: Mapping[str, Any]
+    kind: Kind | None
+    input: str | Sequence[str] | Mapping[str, str]
+    columns: Mapping[str, str | None]
+    holdout: float
+    seed: int
+    name: str | None
+    labels: tuple[str, ...] | None
+    data_root: Path | str | None
+
+
+@dataclass
+class Read:
+    """The usable rows of one source."""
+
+    examples: list[Example]
+    lines: list[int]
+    ids: list[str | None]
+    rejected: list[Rejected]
+
+
+def load_task(request: Request) -> Task:
+    """See `Task.load`."""
+    inputs = _inputs(request)
+    tables = _tables(request)
+    columns, kind = _settle(request, inputs, tables)
+    labelled = [table for split, table in tables.items() if split in LABELLED]
+    mode: Literal["index", "text"] = "text"
+    if kind == "choose":
+        mode = choice_mode([row for table in labelled for _, row in table.rows], columns)
+    reads = {split: _read(split, table, Reader(kind, columns, mode, split in LABELLED)) for split, table in tables.items()}
+    _check_usable(tables, reads)
+    labels = _labels(request, kind, tables, reads)
+    splits, ids, holdout = _splits(request, kind, reads)
+    task = Task(
+        name=request.name or _name(request.sources["train"]),
+        kind=kind,
+        inputs=tuple(columns.inputs),
+        train=splits["train"],
+        test=splits["test"],
+        dev=splits["dev"],
+        unlabelled=splits["unlabelled"],
+        labels=labels,
+        rejected=tuple(row for read in reads.values() for row in read.rejected),
+        n_rows={split: len(table.rows) for split, table in tables.items()},
+        holdout=holdout,
+        ids=ids,
+        source={
+            "splits": {split: dict(table.origin) for split, table in tables.items()},
+            "columns": columns.named(),
+            "choice labels": mode if kind == "choose" else None,
+            "holdout": None if holdout is None else {"share": holdout, "seed": request.seed, "rows": len(splits["test"])},
+        },
+        warnings=(),
+    )
+    return replace(task, digest=task_digest(task), warnings=tuple(_warnings(task)))
+
+
+def _inputs(request: Request) -> dict[str, str]:
+    """Template field -> column. Raises InputError for options that cannot be right whatever the data."""
+    given = request.input
+    if isinstance(given, str):
+        inputs = {given: given}
+    elif isinstance(given, Mapping):
+        inputs = {str(name): str(column) for name, column in given.items()}
+    else:
+        inputs = {str(name): str(name) for name in given}
+    problems = []
+    if not inputs:
+        problems.append(Problem("no input column is named", "Name at least one.", field="input"))
+    for name in inputs:
+        if not name.isidentifier():
+            word = "".join(c if c.isalnum() else "_" for c in name).strip("_")
+            word = word if word.isidentifier() else f"x_{word}"
+            problems.append(
+                Problem(f"'{name}' cannot be used as a field of a template", f'Map it: input={{"{word}": "{name}"}}.', field="input")
+            )
+    if request.kind is not None and request.kind not in KINDS:
+        problems.append(Problem(f"there is no kind '{request.kind}'", suggest(str(request.kind), KINDS), field="kind"))
+    if isinstance(request.holdout, bool) or not 0 <= request.holdout <= 0.5:
+        problems.append(Problem(f"holdout is a share from 0 to 0.5, got {request.holdout}", "For example 0.3.", field="holdout"))
+    if request.labels is not None and (len(set(request.labels)) != len(request.labels) or not request.labels):
+        problems.append(Problem("labels= is empty or names a label twice", "Name every label once.", field="labels"))
+    if request.kind == "choose" and not request.columns["choices"]:
+        problems.append(Problem("the kind choose needs choices=", "Name the column with the list of choices.", field="choices"))
+    if request.kind in ("classify", "answer") and request.columns["choices"]:
+        problems.append(
+            Problem(f"choices= does not go with the kind {request.kind}", "Leave out kind, or choices.", field="choices"),
+        )
+    if problems:
+        raise InputError(problems)
+    return inputs
+
+
+def _tables(request: Request) -> dict[str, Table]:
+    """Every source read whole; the problems of all of them at once."""
+    tables: dict[str, Table] = {}
+    problems: list[Problem] = []
+    sources = dict(request.sources)
+    train = sources["train"]
+    if isinstance(train, str) and train.startswith("hf:"):
+        for split in ("test", "dev"):
+            if split not in sources and has_split(train, split, request.data_root):
+                sources[split] = train
+    for split, source in sources.items():
+        try:
+            tables[split] = load_table(source, split=split, data_root=request.data_root)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return tables
+
+
+def _settle(request: Request, inputs: Mapping[str, str], tables: Mapping[str, Table]) -> tuple[Columns, Kind]:
+    """The columns really used, and the kind. Raises InputError for missing columns, with the nearest one there is."""
+    asked = dict(request.columns)
+    kind = request.kind
+    if kind is None and asked["choices"]:
+        kind = "choose"
+    if asked["references"] and kind in (None, "answer"):
+        kind = "answer"
+        if asked["label"] == "label":  # the default: with references named, a column of that name may hold anything
+            asked["label"] = None
+    elif asked["references"]:
+        raise InputError(Problem(f"references= does not go with the kind {kind}", "Leave out one of the two.", field="references"))
+    columns = Columns(dict(inputs), **asked)
+    problems = [problem for split, table in tables.items() for problem in _missing(columns, split, table)]
+    if not (columns.label or columns.references):
+        problems.append(Problem("no label column is named", "Name it with label=, or references= for answers.", field="label"))
+    if problems:
+        raise InputError(problems)
+    if kind is None:
+        lists = any(
+            as_list(row.get(columns.label or "")) is not None
+            for _, row in tables["train"].rows
+            if not isinstance(row.get(columns.label or ""), str)
+        )
+        kind = "answer" if lists else "classify"
+    return columns, kind
+
+
+def _missing(columns: Columns, split: str, table: Table) -> Iterable[Problem]:
+    for option, column in columns.named().items():
+        if column in table.columns or (split not in LABELLED and not option.startswith(("input", "choices", "id"))):
+            continue
+        first = table.rows[0][0]
+        hint = suggest(column, [name for name in table.columns if name])
+        yield Problem(
+            f"there is no column '{column}'", f"{hint} If the file has no header line, add one.", table.name, min(first, 1), option
+        )
+
+
+def _read(split: str, table: Table, reader: Reader) -> Read:
+    read = Read([], [], [], [])
+    seen: Counter[str] = Counter()
+    for line, row in table.rows:
+        try:
+            example = reader.example(row)
+            own = as_text(row.get(reader.columns.id)) if reader.columns.id else None
+        except RejectedRow as reason:
+            read.rejected.append(Rejected(split, line, str(reason)))
+            continue
+        read.examples.append(replace(example, uid=f"{example.uid}-{seen[example.uid]}"))
+        seen[example.uid] += 1
+        read.lines.append(line)
+        read.ids.append(own)
+    return read
+
+
+def _check_usable(tables: Mapping[str, Table], reads: Mapping[str, Read]) -> None:
+    problems = []
+    for split, read in reads.items():
+        if not read.examples:
+            reasons = Counter(row.reason for row in read.rejected).most_common()
+            listing = ", ".join(f"{n} × {reason}" for reason, n in reasons)
+            problems.append(
+                Problem(
+                    f"none of the {len(read.rejected)} rows can be used: {listing}",
+                    "Check that input, label and choices name the right columns.",
+                    tables[split].name,
+                    read.rejected[0].line,
+                )
+            )
+    if problems:
+        raise InputError(problems)
+
+
+def _labels(request: Request, kind: Kind, tables: Mapping[str, Table], reads: Mapping[str, Read]) -> tuple[str, ...]:
+    if kind != "classify":
+        return ()
+    found: dict[str, None] = {}
+    problems: list[Problem] = []
+    for split in LABELLED:
+        if split not in reads:
+            continue
+        for example, line in zip(reads[split].examples, reads[split].lines, strict=True):
+            assert example.target is not None
+            found.setdefault(example.target)
+            if request.labels is not None and example.target not in request.labels and len(problems) < MAX_PROBLEMS:
+                fix = f"{suggest(example.target, request.labels)} Correct the row, or add the label to labels=."
+                column = request.columns["label"]
+                problems.append(Problem(f"the label '{example.target}' is not in labels=", fix, tables[split].name, line, column))
+    if problems:
+        raise InputError(problems)
+    return request.labels if request.labels is not None else tuple(found)
+
+
+def _splits(
+    request: Request, kind: Kind, reads: Mapping[str, Read]
+) -> tuple[dict[str, tuple[Example, ...]], dict[str, dict[str, str]], float | None]:
+    """Examples and ids per split, and the share held out."""
+    positions: dict[str, tuple[Read, Sequence[int]]] = {split: (read, range(len(read.examples))) for split, read in reads.items()}
+    holdout = None
+    if "test" not in reads:
+        holdout = request.holdout
+        keep, held = split_off(reads["train"].examples, holdout, request.seed, stratify=kind == "classify")
+        positions["train"] = (reads["train"], keep)
+        positions["test"] = (reads["train"], held)
+    empty: tuple[Read, Sequence[int]] = (Read([], [], [], []), ())
+    splits: dict[str, tuple[Example, ...]] = {}
+    ids: dict[str, dict[str, str]] = {}
+    for split in (*LABELLED, "unlabelled"):
+        read, chosen = positions.get(split, empty)
+        splits[split] = tuple(read.examples[i] for i in chosen)
+        own = {read.examples[i].uid: found for i in chosen if (found := read.ids[i]) is not None}
+        if own:
+            ids[split] = own
+    return splits, ids, holdout
+
+
+def _name(source: Any) -> str:
+    if isinstance(source, str) and source.startswith("hf:"):
+        return source[3:].split(":")[0].split("@")[0].replace("/", "-")
+    if isinstance(source, str | Path):
+        path = Path(source)
+        return path.parent.name if path.stem in LABELLED and path.parent.name else path.stem
+    return "task"
+
+
+def _warnings(task: Task) -> Iterable[Problem]:
+    checks: tuple[Callable[[Task], Iterable[Problem]], ...] = (_coverage, _similar_labels, _rejections)
+    for check in checks:
+        yield from check(task)
+
+
+def _coverage(task: Task) -> Iterable[Problem]:
+    if task.kind != "classify":
+        return
+    present = {split: {example.target for example in getattr(task, split)} for split in LABELLED}
+    for split, other in (("train", "test"), ("test", "train")):
+        lacking = [label for label in task.labels if label not in present[split]]
+        if lacking and getattr(task, split):
+            listing = ", ".join(repr(label) for label in lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+            yield Problem(
+                f"{split} has no row for {len(lacking)} of {len(task.labels)} labels: {listing}",
+                f"They stay in the label set; add rows to {split}, or take them out of {other}.",
+                field="label",
+            )
+
+
+def _similar_labels(task: Task) -> Iterable[Problem]:
+    folded: dict[str, list[str]] = {}
+    for label in task.labels:
+        folded.setdefault(" ".join(label.casefold().split()), []).append(label)
+    for same in folded.values():
+        if len(same) > 1:
+            yield Problem(
+                f"the labels {', '.join(repr(label) for label in same)} differ only in case or white space",
+                "They count as different labels; write them alike if they are one.",
+                field="label",
+            )
+
+
+def _rejections(task: Task) -> Iterable[Problem]:
+    if task.rejected:
+        listing = ", ".join(f"{n} × {reason}" for reason, n in task.reasons.items())
+        first = task.rejected[0]
+        yield Problem(
+            f"{len(task.rejected)} of {sum(task.n_rows.values())} rows are rejected: {listing}",
+            f"The first is line {first.line} of {first.split}.",
+        )
