@@ -1,0 +1,80 @@
+"""`icl index`: the demonstration index on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .guard import guarded
+from .output import be_quiet, columns, say, say_json, tell
+from .rows import Columns, as_fields, read_rows_as_task, shortened
+
+app = typer.Typer(help="Build, inspect and search a demonstration index.", no_args_is_help=True, rich_markup_mode=None)
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of an index.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+
+
+@app.command()
+@guarded
+def build(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Labelled rows: CSV, TSV, JSONL or Parquet.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the index goes.")],
+    names: Columns,
+    encoder: Annotated[str, typer.Option(metavar="NAME", help="A catalogue name, a hub id or a sentence-transformers folder.")] = "minilm",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Embed every row of a file and write rows, vectors and manifest into one folder."""
+    from ..retrieve import DemoIndex
+
+    be_quiet(quiet)
+    pool = read_rows_as_task(file, names, holdout=0).train
+    index = DemoIndex.build(pool, path=to, encoder=encoder)
+    say(str(to))
+    tell(f'{len(index)} rows indexed. Next: icl index search {to} "a query"')
+
+
+@app.command()
+@guarded
+def info(folder: Folder, as_json: AsJson = False) -> None:
+    """Say what an index holds."""
+    from ..retrieve import DemoIndex
+
+    index = DemoIndex.open(folder)
+    facts = {"rows": len(index), "dimensions": index.vectors.shape[1], "encoder": index.encoder.name, "fingerprint": index.fingerprint}
+    if as_json:
+        say_json(facts)
+    else:
+        for line in columns([(name, str(value)) for name, value in facts.items()]):
+            say(line)
+
+
+@app.command()
+@guarded
+def verify(folder: Folder) -> None:
+    """Check every byte of an index against its manifest. Exit code 2 if it is damaged."""
+    from ..retrieve import DemoIndex
+
+    index = DemoIndex.open(folder)
+    index.verify()
+    say(f"{folder}: {len(index)} rows, whole")
+
+
+@app.command()
+@guarded
+def search(
+    folder: Folder,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="A text; a JSON object of fields where there are several.")],
+    k: Annotated[int, typer.Option("-k", min=1, help="How many rows.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Show the rows nearest to a query: similarity, label, uid, text."""
+    from ..retrieve import DemoIndex
+
+    (hits,) = DemoIndex.open(folder).search([as_fields(query)], k)
+    if as_json:
+        say_json([{"uid": h.uid, "score": float(h.score), "target": h.example.target, "fields": h.example.fields} for h in hits])
+        return
+    for line in columns([(f"{h.score:.4f}", str(h.example.target), h.uid, shortened(h.example)) for h in hits]):
+        say(line)

@@ -1,0 +1,143 @@
+"""`icl predict`: a saved predictor answers the rows of a file."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from ..errors import InputError, Problem
+from ..files import atomic_write
+from ..progress import PLAIN_EVERY_S, note
+from ..values import Prediction
+from .guard import FINE, PARTLY
+from .output import be_quiet, tell
+
+ROWS_AT_A_TIME = 256
+"""Enough for full batches, few enough that a long file is answered while it is read."""
+CSV_COLUMNS = ("line", "answer", "probability", "why")
+
+
+def predict(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A saved predictor.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows to answer: CSV, TSV, JSONL or Parquet with the input columns.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here, .jsonl or .csv. JSONL on stdout if left out.")] = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=COLUMN", help="Where a field has another name in this file; may be given several times."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> int:
+    """Answer the rows of a file with a saved predictor.
+
+    One line a row, in order. Exit code 4 if some rows could not be answered.
+    """
+    from ..data import read_rows
+    from ..ship import load
+
+    be_quiet(quiet)
+    if out is not None and out.suffix not in (".jsonl", ".csv"):
+        raise InputError(
+            Problem(f"'{out.suffix}' is no format that predictions are written in", "Give --out a name in .jsonl or .csv.", str(out))
+        )
+    predictor = load(folder)
+    columns = _columns(predictor.inputs, input or ())
+    rows = read_rows(file)
+    n_rows = n_failed = 0
+    started = last = time.monotonic()
+    with _writer(out) as write:
+        while batch := list(itertools.islice(rows, ROWS_AT_A_TIME)):
+            for (line, _), prediction in zip(batch, _answer(predictor, batch, columns, file), strict=True):
+                write(line, prediction)
+                n_failed += prediction.answer is None
+            n_rows += len(batch)
+            if time.monotonic() - last >= PLAIN_EVERY_S:
+                last = time.monotonic()
+                note(f"predict: {n_rows} rows, {last - started:.0f} s")
+    tell(
+        f"{n_rows} rows answered"
+        + (f", {n_failed} of them could not be (see 'why')" if n_failed else "")
+        + (f", written to {out}" if out else "")
+    )
+    return PARTLY if n_failed else FINE
+
+
+def _columns(inputs: Sequence[str], given: Sequence[str]) -> dict[str, str]:
+    """Field -> column of the file: its own name unless `--input FIELD=COLUMN` says otherwise."""
+    columns = {field: field for field in inputs}
+    for item in given:
+        field, _, column = item.partition("=")
+        if field not in columns or not column:
+            raise InputError(
+                Problem(
+                    f"'{item}' does not name one of this predictor's fields",
+                    f"Write FIELD=COLUMN with a field of {list(inputs)}.",
+                    field="--input",
+                )
+            )
+        columns[field] = column
+    return columns
+
+
+def _answer(predictor: Any, batch: Sequence[tuple[int, Mapping[str, Any]]], columns: Mapping[str, str], file: Path) -> list[Prediction]:
+    """One Prediction per row. Raises InputError, with every such row of the batch, where an input column is missing."""
+    problems = [
+        Problem(
+            f"the row has no '{column}', which the predictor's field '{field}' is read from",
+            f"Columns here: {', '.join(row)}. If it has another name in this file, say --input {field}=COLUMN.",
+            str(file),
+            line,
+            column,
+        )
+        for line, row in batch
+        for field, column in columns.items()
+        if row.get(column) is None
+    ]
+    if problems:
+        raise InputError(problems[:20])
+    queries = [{**{field: row[column] for field, column in columns.items()}, **_choices(row)} for _, row in batch]
+    answers: list[Prediction] = predictor.predict(queries)
+    return answers
+
+
+def _choices(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"choices": row["choices"]} if isinstance(row.get("choices"), list) else {}
+
+
+@contextlib.contextmanager
+def _writer(out: Path | None) -> Iterator[Callable[[int, Prediction], None]]:
+    """A function that writes one prediction. A file appears whole when all is done; stdout is written line by line."""
+    if out is None:
+        yield lambda line, prediction: _write_json(sys.stdout, line, prediction)
+        return
+    with atomic_write(out) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        if out.suffix == ".csv":
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(CSV_COLUMNS)
+            yield lambda line, prediction: table.writerow(_cells(line, prediction))
+        else:
+            yield lambda line, prediction: _write_json(file, line, prediction)
+
+
+def _write_json(file: IO[str], line: int, prediction: Prediction) -> None:
+    record: dict[str, Any] = {"line": line, "answer": prediction.answer}
+    if prediction.probabilities is not None:
+        record["probabilities"] = {label: float(p) for label, p in prediction.probabilities.items()}
+    if prediction.demonstrations:
+        record["demonstrations"] = list(prediction.demonstrations)
+    if prediction.why:
+        record["why"] = prediction.why
+    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _cells(line: int, prediction: Prediction) -> tuple[Any, ...]:
+    probability = (prediction.probabilities or {}).get(prediction.answer or "")
+    return line, prediction.answer, None if probability is None else float(probability), prediction.why

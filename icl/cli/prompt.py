@@ -1,0 +1,139 @@
+"""`icl prompt`: exactly what the model reads for one query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError, Problem
+from .output import columns, say_exactly, say_json, tell
+from .rows import Columns, as_fields, read_rows_as_task, shortened
+
+if TYPE_CHECKING:
+    from ..values import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class FromSuite:
+    """Which prompt of a suite."""
+
+    item: Annotated[int | None, typer.Option(metavar="N", min=0, help="With a suite: which test item, counted from 0.")] = None
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="With a suite: which task. [default: the first]")] = None
+    method: Annotated[str | None, typer.Option(metavar="NAME", help="With a suite: which method. [default: the first few_shot]")] = None
+
+
+@dataclass(frozen=True, slots=True)
+class FromPool:
+    """How a prompt is put together from a pool."""
+
+    template: Annotated[str, typer.Option(metavar="T", help="With a pool: a template's name or path.")] = "default"
+    pool: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labelled rows, or the folder of an index; no language model is needed.")
+    ] = None
+    shots: Annotated[int, typer.Option(metavar="K", min=0, help="With a pool: demonstrations per prompt.")] = 8
+    retriever: Annotated[str, typer.Option(metavar="R", help="With a pool: how they are chosen (icl ls selectors).")] = "knn"
+    order: Annotated[str, typer.Option(metavar="O", help="With a pool: how they are ordered (icl ls orders).")] = "similar_last"
+    format: Annotated[str, typer.Option(metavar="F", help="With a pool: auto, plain or chat.")] = "auto"
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="T", help="With a pool: catalogue name, folder or hub id of a tokenizer, to count tokens.")
+    ] = None
+    max_tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="With a pool and a tokenizer: token budget of the prompt.")] = (
+        None
+    )
+    seed: Annotated[int, typer.Option(metavar="S", help="With a pool: seed of what is drawn.")] = 0
+
+
+def prompt(
+    suite_or_query: Annotated[
+        str, typer.Argument(metavar="SUITE|QUERY", help="A suite; with --pool the query, a text or a JSON object of fields.")
+    ],
+    suite: FromSuite,
+    pool: FromPool,
+    names: Columns,
+    templates: Annotated[
+        list[Path] | None, typer.Option(metavar="FOLDER", help="A folder with your own templates; may be given several times.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Text, messages, demonstrations and counts as JSON.")] = False,
+) -> None:
+    """Print exactly what the model reads for one query.
+
+    Either SUITE --item N, or --template T --pool FILE "query". The prompt goes to stdout byte for byte; its demonstrations with their
+    similarity, its token count and what was dropped go to stderr.
+    """
+    if pool.pool is not None:
+        made = _from_pool(suite_or_query, pool, names, templates or [])
+    elif suite.item is not None:
+        made = _from_suite(suite_or_query, suite, templates or [])
+    else:
+        raise InputError(
+            Problem(
+                "neither an item of a suite nor a pool is named",
+                'Write: icl prompt SUITE --item N, or: icl prompt --template T --pool FILE "query".',
+            )
+        )
+    if as_json:
+        say_json(as_record(made))
+        return
+    say_exactly(made.text)
+    for line in details(made):
+        tell(line)
+
+
+def _from_pool(query: str, how: FromPool, names: Columns, templates: list[Path]) -> Prompt:
+    from .. import FewShot
+
+    assert how.pool is not None
+    retriever: Any = how.retriever
+    if how.pool.is_dir():
+        from ..retrieve import DemoIndex
+
+        index = DemoIndex.open(how.pool)
+        examples, labels, kind = index.examples, (), None
+        retriever = index if how.retriever == "knn" else how.retriever
+    else:
+        task = read_rows_as_task(how.pool, names, holdout=0)
+        examples, labels, kind = task.train, task.labels, task.kind
+    method = FewShot(
+        None, template=how.template, retriever=retriever, order=how.order, shots=how.shots, format=how.format,
+        max_tokens=how.max_tokens, templates=templates or None, tokenizer=how.tokenizer, seed=how.seed,
+    )  # fmt: skip
+    made: Prompt = method.fit(examples, labels=labels, kind=kind).prompt(as_fields(query))
+    return made
+
+
+def as_record(prompt: Prompt) -> dict[str, Any]:
+    """The prompt with everything known about it, as JSON values."""
+    return {
+        "text": prompt.text,
+        "messages": list(prompt.messages),
+        "format": prompt.format,
+        "n_tokens": prompt.n_tokens,
+        "demonstrations": [
+            {
+                "uid": d.uid,
+                "shot": d.shot,
+                "score": None if d.score is None else float(d.score),
+                "target": d.example.target,
+                "fields": d.example.fields,
+            }
+            for d in prompt.demonstrations
+        ],
+        "dropped": list(prompt.dropped),
+    }
+
+
+def details(prompt: Prompt) -> list[str]:
+    """The same for a reader, one line a demonstration."""
+    rows = [
+        (str(d.shot), d.uid, "" if d.score is None else f"{d.score:.4f}", str(d.example.target), shortened(d.example, 60))
+        for d in prompt.demonstrations
+    ]
+    tokens = "not counted (no tokenizer)" if prompt.n_tokens is None else str(prompt.n_tokens)
+    return [
+        f"{len(rows)} demonstrations:",
+        *columns(rows, "  "),
+        f"tokens: {tokens}; format: {prompt.format}; dropped to fit: {', '.join(prompt.dropped) or 'none'}",
+    ]

@@ -1,0 +1,63 @@
+"""`icl run`: a suite, from a path or the name of a packaged one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError, Problem
+from .guard import FINE, MISSED, PARTLY
+from .output import be_quiet, say, say_json, tell
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What differs from the suite file in this run."""
+
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Judge on the first N test items of each task.")] = None
+    seed: Annotated[int | None, typer.Option(metavar="S", help="First seed.")] = None
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a value of the suite, such as budgets=[16,64]; may be given several times."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things are looked for."""
+
+    templates: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A folder with your own templates.")] = None
+    plugins: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER", help="A folder with your own selectors, metrics, …, whose Python is imported; may be given several times."
+        ),
+    ] = None
+    data_root: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Local copies of public data sets.")] = None
+
+
+def run(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a packaged suite (icl ls suites).")],
+    changes: Changes,
+    places: Places,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where results go; a run that is there already is resumed. [default: runs/SUITE-TIME]"),
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be computed and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The records of results.json on stdout instead of the table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> int:
+    """Run a suite: methods side by side on the same test items.
+
+    The table goes to stdout. The folder of the run gets results.json, timing.json, the store of every item's result, and the fitted
+    predictors. Interrupted, or run again with --out, it goes on where it stopped.
+    """
+    from .. import suite as suites
+
+    be_quiet(quiet)
