@@ -1,0 +1,73 @@
+"""From a prompt's raw label scores to a Prediction. Shared by everything that scores label words with a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..readout import group_scores, pick, probabilities
+from ..values import Example, LabelScores, Prediction, Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What is scored for one query: each continuation once, and which of them stand for which answer."""
+
+    continuations: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[int, ...]], ...]
+    """(label or choice, positions of its continuations). Choices of equal text are one answer."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return tuple(answer for answer, _ in self.groups)
+
+
+def candidates_of(continuations: Sequence[tuple[str, Sequence[str]]]) -> Candidates:
+    """From (answer, its continuations), in label order. An answer that comes twice is joined, so its words' likelihoods add up."""
+    position: dict[str, int] = {}
+    groups: dict[str, dict[int, None]] = {}
+    for answer, texts in continuations:
+        for text in texts:
+            groups.setdefault(answer, {})[position.setdefault(text, len(position))] = None
+    return Candidates(tuple(position), tuple((answer, tuple(positions)) for answer, positions in groups.items()))
+
+
+def log_scores(scores: LabelScores, candidates: Candidates, readout: str) -> NDArray[np.float64]:
+    """(n_answers,) uncalibrated log-scores."""
+    return group_scores(scores, candidates.groups, readout)
+
+
+def label_prediction(
+    query: Example, prompt: Prompt, scores: LabelScores, candidates: Candidates, values: NDArray[np.float64], tolerance: float
+) -> Prediction:
+    """values: (n_answers,) log-scores or calibrated log-probabilities; within `tolerance` of the best the first answer is taken."""
+    import numpy as np
+
+    if np.isnan(values).any() or not np.isfinite(values).any():
+        return unscored(query, "the model's likelihoods are not numbers", prompt)
+    best, tie = pick(values, tolerance)
+    shares = dict(zip(candidates.answers, probabilities(values).tolist(), strict=True))
+    return Prediction(
+        uid=query.uid,
+        answer=candidates.answers[best],
+        probabilities=shares,
+        candidates=candidates.answers,
+        demonstrations=tuple(d.uid for d in prompt.demonstrations),
+        scores=scores,
+        tie=tie,
+        n_tokens=prompt.n_tokens,
+        n_dropped=len(prompt.dropped),
+    )
+
+
+def unscored(query: Example, why: str, prompt: Prompt | None = None, text: str | None = None) -> Prediction:
+    """A Prediction without an answer, and its reason."""
+    if prompt is None:
+        return Prediction(query.uid, None, why=why, text=text)
+    shown = tuple(d.uid for d in prompt.demonstrations)
+    return Prediction(query.uid, None, None, (), shown, why, n_tokens=prompt.n_tokens, n_dropped=len(prompt.dropped), text=text)

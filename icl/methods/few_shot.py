@@ -1,0 +1,183 @@
+"""A few-shot prompt: demonstrations chosen for each query, put before it, and answered by a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..errors import InputError, Problem, suggest
+from ..protocols import Encoder, LanguageModel, MethodContext
+from ..readout import READOUTS
+from ..values import KINDS as ALL_KINDS
+from ..values import Example, Kind
+from ._common import inputs_of, kind_of, label_order
+from ._folder import INDEX, ROWS, TEMPLATE_FILE, read_rows
+
+if TYPE_CHECKING:
+    from ..model import Tokenizer
+    from ..prompt import Template
+    from ._predictor import FewShotPredictor
+
+KINDS: frozenset[Kind] = frozenset(ALL_KINDS)
+NEEDS_LABELS = True
+NEEDS_MODEL = True
+FORMATS = ("auto", "plain", "chat")
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    retriever: str | dict[str, Any] | list[str | dict[str, Any]] = Field("knn", description="A selector, or a list of stages.")
+    order: str | dict[str, Any] = Field("similar_last", description="How the demonstrations are ordered in the prompt.")
+    shots: int = Field(8, ge=0, description="Demonstrations per prompt, as far as they fit.")
+    readout: Literal["sum", "per_token", "per_byte", "per_char"] = Field("sum", description="What a label's likelihood is divided by.")
+    calibration: str | dict[str, Any] | None = Field(None, description="Corrects the model's bias towards some labels.")
+    template: str | None = Field(None, description="A template instead of the task's.")
+    format: Literal["auto", "plain", "chat"] | None = Field(None, description="Plain text or chat turns, instead of the suite's.")
+    max_tokens: int | None = Field(None, ge=1, description="Token budget of the prompt; default: the model's window.")
+    max_new_tokens: int = Field(64, ge=1, description="Longest answer in words.")
+    encoder: str | None = Field(None, description="A sentence encoder; default: the suite's.")
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """A few-shot prompt as a method. `lm=None` writes prompts only and loads no language model.
+
+    template: a name, a path or an `icl.Template`. retriever: a name, a mapping, a list of stages, a callable
+    `(queries, k) -> list[list[Hit]]`, or a DemoIndex, which is kept live: what is added to it is seen by the next query.
+    tokenizer: a hub id, a folder or a callable that counts, for the token budget where there is no `lm`.
+    max_tokens: token budget of a whole prompt with its longest answer; default: the model's window.
+    """
+
+    lm: LanguageModel | None = None
+    template: str | Path | Template = "default"
+    retriever: Any = "knn"
+    order: Any = "similar_last"
+    shots: int = 8
+    readout: str = "sum"
+    calibration: str | Mapping[str, Any] | None = None
+    format: str = "auto"
+    max_tokens: int | None = None
+    encoder: str | Encoder = "minilm"
+    templates: str | Path | Sequence[str | Path] | None = None
+    """Folder(s) searched for the template first."""
+    tokenizer: Tokenizer | None = None
+    seed: int = 0
+    max_new_tokens: int = 64
+    words: Mapping[str, Sequence[str]] | None = None
+    """Label -> its words, instead of the template's."""
+    kind: Kind | None = None
+    """Default: the template's, or what the examples look like."""
+    inputs: tuple[str, ...] = ()
+    """Names of the input fields; default: those of the examples."""
+    plugins: tuple[Path, ...] = ()
+    name: str = "few_shot"
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.lm is not None and not isinstance(self.lm, LanguageModel):
+            problems.append(Problem(f"lm is a language model or None, got {self.lm!r}", "Load it: icl.load_model('smollm2').", field="lm"))
+        for field, least in (("shots", 0), ("max_new_tokens", 1), ("max_tokens", 1)):
+            value = getattr(self, field)
+            if value is not None and (not isinstance(value, int) or value < least):
+                problems.append(Problem(f"got {value!r}", f"Give a whole number, at least {least}.", field=field))
+        for field, known in (("format", FORMATS), ("readout", READOUTS)):
+            if getattr(self, field) not in known:
+                problems.append(
+                    Problem(f"there is no {field} named {getattr(self, field)!r}", suggest(str(getattr(self, field)), known), field=field)
+                )
+        if problems:
+            raise InputError(problems)
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        return KINDS
+
+    def fit(
+        self,
+        pool: Sequence[Example] = (),
+        labels: Sequence[str] = (),
+        unlabelled: Sequence[Example] = (),
+        *,
+        inputs: Sequence[str] | None = None,
+        kind: Kind | None = None,
+    ) -> FewShotPredictor:
+        """Bind the template to the task and get ready to retrieve. Nothing is embedded or scored before the first query.
+
+        Raises InputError with all that does not fit together: template and kind, fields, labels without words.
+        """
+        from ..prompt import bind
+        from ._predictor import FewShotPredictor
+
+        usable = [e for e in pool if e.target is not None]
+        template = self._template()
+        kind = kind or self.kind or (kind_of(usable) if template.generic else template.kind)
+        inputs = tuple(inputs or self.inputs or inputs_of(usable, None) or template.inputs)
+        order = label_order(usable, labels) if kind == "classify" else ()
+        bound = bind(template, kind=kind, inputs=inputs, labels=order, words=self.words)
+        return FewShotPredictor(replace(self, inputs=inputs), bound, usable)
+
+    def _template(self) -> Template:
+        from ..prompt import Template, template_folders
+
+        if isinstance(self.template, Template):
+            return self.template
+        given = () if self.templates is None else (self.templates,) if isinstance(self.templates, str | Path) else self.templates
+        return Template.load(self.template, template_folders(tuple(Path(folder) for folder in given)))
+
+
+def build(settings: Settings, context: MethodContext) -> FewShot:
+    return method_of(settings.model_dump(), context, "few_shot")
+
+
+def method_of(options: Mapping[str, Any], context: MethodContext, name: str) -> FewShot:
+    """A FewShot of what a suite gives; an option that is None or absent is the suite's or the default."""
+    known = {f.name for f in fields(FewShot)}
+    given = {k: v for k, v in options.items() if v is not None and k in known}
+    from_context = {
+        "lm": context.lm,
+        "template": context.template,
+        "format": context.format,
+        "encoder": context.encoder,
+        "templates": context.template_folders or None,
+        "words": context.words,
+        "seed": context.seed,
+        "kind": context.kind,
+        "inputs": context.inputs,
+        "plugins": context.plugin_folders,
+        "name": name,
+    }
+    return FewShot(**{**from_context, **given})
+
+
+def load(folder: Path, state: Mapping[str, Any], *, lm: LanguageModel | None = None, device: str | None = None) -> FewShotPredictor:
+    """The predictor again; its language model is loaded when it first predicts, unless `lm` is given."""
+    from ..files import read_text
+    from ..prompt import Template, bind
+    from ..retrieve import DemoIndex
+    from ._model import ModelHandle
+    from ._predictor import FewShotPredictor
+
+    template = Template.parse(read_text(folder / TEMPLATE_FILE), state["template"]["name"], folder / TEMPLATE_FILE)
+    template = replace(template, split_labels=state["template"]["split_labels"])
+    index = DemoIndex.open(folder / INDEX) if (folder / INDEX).is_dir() else None
+    pool = list(index.examples) if index is not None else read_rows(folder / ROWS)
+    s = dict(state["settings"])
+    kept_live = s["retriever"] == {"index": None}
+    method = FewShot(
+        lm=lm,
+        template=template,
+        encoder=state["encoder"]["name"],
+        words=state["words"],
+        kind=state["kind"],
+        inputs=tuple(state["inputs"]),
+        name=state["name"],
+        **{**s, "retriever": index if kept_live else s["retriever"]},
+    )
+    bound = bind(template, kind=state["kind"], inputs=method.inputs, labels=tuple(state["labels"]), words=method.words)
+    model = state["model"] or {}
+    handle = ModelHandle.of(lm) if lm is not None else ModelHandle(**model, tokenizer=method.tokenizer, device=device)
+    return FewShotPredictor(method, bound, pool, handle, index, state.get("calibration_state"))

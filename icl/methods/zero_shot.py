@@ -1,0 +1,39 @@
+"""The prompt without demonstrations: instruction and query alone. Needs no labelled examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..protocols import LanguageModel, MethodContext
+from ..values import KINDS as ALL_KINDS
+from ..values import Kind
+from .few_shot import FewShot, method_of
+from .few_shot import load as _load
+
+if TYPE_CHECKING:
+    from ._predictor import FewShotPredictor
+
+KINDS: frozenset[Kind] = frozenset(ALL_KINDS)
+NEEDS_LABELS = False
+NEEDS_MODEL = True
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    readout: Literal["sum", "per_token", "per_byte", "per_char"] = Field("sum", description="What a label's likelihood is divided by.")
+    template: str | None = Field(None, description="A template instead of the task's.")
+    format: Literal["auto", "plain", "chat"] | None = Field(None, description="Plain text or chat turns, instead of the suite's.")
+    max_tokens: int | None = Field(None, ge=1, description="Token budget of the prompt; default: the model's window.")
+    max_new_tokens: int = Field(64, ge=1, description="Longest answer in words.")
+
+
+def build(settings: Settings, context: MethodContext) -> FewShot:
+    return method_of({**settings.model_dump(), "shots": 0}, context, "zero_shot")
+
+
+def load(folder: Path, state: Mapping[str, Any], *, lm: LanguageModel | None = None, device: str | None = None) -> FewShotPredictor:
+    return _load(folder, state, lm=lm, device=device)

@@ -1,0 +1,181 @@
+"""Ship the winner: load a saved predictor, export one from a run, check that it still answers as it did."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, Problem, UnknownNameError
+from .files import read_text, safe_name, write_text
+from .methods._folder import PREDICTOR, README, REGRESSION, example_of, load_predictor, read_state
+from .protocols import LanguageModel, Predictor
+from .values import Prediction
+
+MEASURED = "measured.json"
+"""The figures of the run that the predictor comes from."""
+TOLERANCE = 1e-3
+"""How far a probability may lie from the one recorded: another machine adds in another order."""
+LOWER_IS_BETTER = frozenset({"ece", "brier"})
+Record = Mapping[str, Any]
+
+
+def load(
+    folder: Path | str, *, lm: LanguageModel | None = None, device: str | None = None, plugins: Sequence[Path | str] = ()
+) -> Predictor:
+    """The predictor in a folder that `save` or `icl export` wrote.
+
+    Its language model, if it needs one, is loaded at the first `predict` (`lm` is used instead where given); prompts need none.
+    plugins: folders with the Python of your own selectors or methods, imported only if named here.
+    Raises InputError: no such folder, no predictor in it, made by a newer version, a file missing or changed.
+    """
+    return load_predictor(folder, lm=lm, device=device, plugins=tuple(Path(p) for p in plugins))
+
+
+def check(folder: Path | str, *, lm: LanguageModel | None = None, device: str | None = None) -> list[str]:
+    """Predict the regression queries of a shipped folder again. Returns one line per difference; an empty list is good.
+
+    Raises InputError if the folder has no regression file, or as `load` does.
+    """
+    path = Path(folder) / REGRESSION
+    predictor = load(folder, lm=lm, device=device)
+    expected = [json.loads(line) for line in read_text(path, what="regression file").split("\n") if line]
+    found = predictor.predict([example_of(line["query"]) for line in expected])
+    return [text for n, (e, f) in enumerate(zip(expected, found, strict=True), 1) if (text := _difference(n, e, f))]
+
+
+def _difference(n: int, expected: Mapping[str, Any], found: Prediction) -> str | None:
+    if found.answer != expected["answer"]:
+        return f"query {n}: expected {expected['answer']!r}, got {found.answer!r}" + (f" ({found.why})" if found.why else "")
+    old, new = expected["probabilities"] or {}, found.probabilities or {}
+    if old.keys() != new.keys():
+        return f"query {n}: expected probabilities for {sorted(old)}, got {sorted(new)}"
+    label, gap = max(((label, abs(old[label] - new[label])) for label in old), key=lambda p: p[1], default=("", 0.0))
+    return f"query {n}: the probability of {label!r} moved by {gap:.2g}" if gap > TOLERANCE else None
+
+
+def export(run_folder: Path | str, to: Path | str, method: str | None = None) -> Path:
+    """Copy a method's predictor (largest label budget, first seed) out of a finished run, with its measured figures.
+
+    method: a method's name in the suite, or `task/method` (`model/task/method`) where one name is not enough; if left out, the best
+    by the run's first metric. Returns the new folder. Raises InputError: not a finished run, no such method, `to` is not empty.
+    """
+    run, to = Path(run_folder), Path(to)
+    records = _records(run)
+    stored = _stored(run, records)
+    if not stored:
+        raise InputError(Problem("no predictors are stored in this run", "Run the suite again.", str(run / "predictors")))
+    source = _named(stored, method, run) if method else _best(stored, run)
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise InputError(Problem("is not an empty folder", "Name a folder that does not exist yet.", str(to)))
+    read_state(source)
+    shutil.copytree(source, to, dirs_exist_ok=True)
+    figures = stored[source]
+    write_text(to / MEASURED, json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
+    write_text(to / README, read_text(to / README) + _figures(figures) + _regression_note(to))
+    return to
+
+
+def _records(run: Path) -> list[Record]:
+    path = run / "results.json"
+    if not path.is_file():
+        fix = "Finish it: the same `icl run` with the same --out resumes." if run.is_dir() else "Give the folder that `icl run` wrote."
+        raise InputError(Problem("not a finished run: there is no results.json in it", fix, str(run)))
+    try:
+        records: list[Record] = json.loads(read_text(path))["records"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(Problem(f"damaged: {error}", "Run the suite again.", str(path))) from None
+    return records
+
+
+def _stored(run: Path, records: Sequence[Record]) -> dict[Path, list[Record]]:
+    """Predictor folder -> the records of its method, task and model (the names in its path), all budgets and seeds."""
+    root = run / "predictors"
+    result: dict[Path, list[Record]] = {}
+    for path in sorted(root.rglob(PREDICTOR)):
+        parts = path.parent.relative_to(root).parts
+        belong = [r for r in records if safe_name(str(r["method"])) in parts and set(parts) <= _names(r)]
+        if belong:
+            result[path.parent] = belong
+    return result
+
+
+def _names(record: Record) -> set[str]:
+    return {safe_name(str(record[key])) for key in ("model", "task", "method") if record.get(key) is not None}
+
+
+def _titles(records: Sequence[Record]) -> set[str]:
+    """What a user may call a stored predictor."""
+    r = records[0]
+    model, task, method = (str(r[k]) if r.get(k) is not None else None for k in ("model", "task", "method"))
+    titles = {str(method), f"{task}/{method}"}
+    return titles | ({f"{model}/{method}", f"{model}/{task}/{method}"} if model else set())
+
+
+def _named(stored: Mapping[Path, list[Record]], method: str, run: Path) -> Path:
+    found = [path for path, records in stored.items() if method in _titles(records)]
+    if not found:
+        raise UnknownNameError("method in this run", method, {min(_titles(r), key=len) for r in stored.values()}, file=str(run))
+    if len(found) > 1:
+        longest = [max(_titles(stored[path]), key=len) for path in found]
+        raise InputError(
+            Problem(f"'{method}' stands for several predictors", f"Say which: {', '.join(longest)}.", str(run), field="method")
+        )
+    return found[0]
+
+
+def _best(stored: Mapping[Path, list[Record]], run: Path) -> Path:
+    """The highest mean over the seeds at the largest label budget; items that could not be scored count as wrong here."""
+    tasks = {(r.get("task"), r.get("model")) for records in stored.values() for r in records if r.get("model") is not None}
+    if len({r.get("task") for records in stored.values() for r in records}) > 1 or len(tasks) > 1:
+        titles = sorted(max(_titles(r), key=len) for r in stored.values())
+        raise InputError(
+            Problem("this run has several tasks or models", f"Name the method: {', '.join(titles)}.", str(run), field="method")
+        )
+    metric = next(r["metric"] for records in stored.values() for r in records if r["metric"] not in LOWER_IS_BETTER)
+    return max(stored, key=lambda path: _mean(stored[path], metric))
+
+
+def _mean(records: Sequence[Record], metric: str) -> float:
+    usable = [r for r in records if r["metric"] == metric and r["value"] is not None]
+    top = max((_budget(r) for r in usable), default=0.0)
+    values = [r["value"] * r["n_scored"] / max(1, r["n_scored"] + r["n_failed"]) for r in usable if _budget(r) == top]
+    return sum(values) / len(values) if values else -math.inf
+
+
+def _budget(record: Record) -> float:
+    budget = record.get("budget")
+    return math.inf if budget == "all" else float(budget or 0)
+
+
+def _figures(records: Sequence[Record]) -> str:
+    """Measured figures as a Markdown table, the largest label budget first."""
+    rows = defaultdict(list)
+    for r in records:
+        rows[(r.get("budget"), r["metric"])].append(r)
+    lines = [
+        "",
+        "## Measured",
+        "",
+        "| label budget | metric | seed | value | 95 % interval | items | not scored |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for _, group in sorted(rows.items(), key=lambda item: -_budget(item[1][0])):
+        for r in group:
+            value = "–" if r["value"] is None else f"{r['value']:.4f}"
+            interval = "–" if r.get("low") is None else f"{r['low']:.4f} to {r['high']:.4f}"
+            lines.append(
+                f"| {r.get('budget') or '–'} | {r['metric']} | {'–' if r.get('seed') is None else r['seed']} | {value} | {interval} "
+                f"| {r['n_scored']} | {r['n_failed']} |"
+            )
+    return "\n".join([*lines, ""])
+
+
+def _regression_note(folder: Path) -> str:
+    if not (folder / REGRESSION).is_file():
+        return ""
+    return f'\n`icl.ship.check("FOLDER")` predicts the queries of `{REGRESSION}` again and lists what differs.\n'
