@@ -1,0 +1,135 @@
+"""What is probably wrong with a template that loads: `icl validate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from ..errors import InputError, Problem, suggest
+from ..protocols import PromptCodec
+from ..values import Example
+from .bind import BoundTemplate, bind
+from .template import RESERVED, VARIABLES, Template
+
+SAMPLE = "lorem"
+"""Stands for every field and label when a template is tried out."""
+
+
+def lint(path: str | Path, *, folders: Sequence[Path] = (), codec: PromptCodec | None = None, labels: Sequence[str] = ()) -> list[Problem]:
+    """Every problem of a template: the errors that keep it from loading, else what would quietly spoil its prompts.
+
+    codec: a tokenizer, to find labels that become the same tokens or where one begins another. labels: the task's, for a template
+    whose labels stand for themselves.
+    """
+    try:
+        template = Template.load(path, folders)
+    except InputError as error:
+        return list(error.problems)
+    problems = [*_fields(template), *_letters(template)]
+    if problems or template.generic:
+        return problems
+    try:
+        return [*_borders(template), *(_tokens(template, codec, labels) if codec else ())]
+    except InputError as error:
+        return list(error.problems)
+
+
+def _fields(template: Template) -> Iterator[Problem]:
+    known = {*template.inputs, *VARIABLES[template.kind], "fields"}
+    used: set[str] = set()
+    for block in template.blocks.values():
+        used |= block.names
+        own = {"answer"} if block.name == "answer" else {"rationale"} if block.name == "rationale" else set()
+        for name in sorted(block.names - known - own):
+            if name in RESERVED:
+                message, fix = f"'{name}' is not there in the {block.name} block of a template of kind {template.kind}", "Remove it."
+            else:
+                message, fix = f"'{name}' is not among the input fields", suggest(name, known)
+            yield Problem(message, fix, template.file, block.lines.get(name), f"block {block.name}")
+    if template.declared and "fields" not in used:
+        for name in template.inputs:
+            if name not in used:
+                fix = "Use it in the example block, or take it out of 'input'."
+                yield Problem(f"the input field '{name}' is never used", fix, template.file, template.lines.get("input"), "input")
+
+
+def _letters(template: Template) -> Iterator[Problem]:
+    shown = template.blocks["example"].names
+    if template.choices == "letter" and not {"letters", "choices"} <= shown:
+        message = "the answer is a letter, but the example block does not show the choices with their letters"
+        fix = "Loop over choices there and write {{ letters[loop.index0] }}, or set 'choices: text'."
+        yield Problem(message, fix, template.file, template.blocks["example"].line, "block example")
+
+
+def _sample(template: Template, label: str) -> Example:
+    fields: Mapping[str, str] = dict.fromkeys(template.inputs, SAMPLE)
+    choices = (SAMPLE, f"{SAMPLE} 2") if template.kind == "choose" else ()
+    return Example("sample", fields, choices[0] if choices else label, choices, rationale=SAMPLE)
+
+
+def _borders(template: Template) -> Iterator[Problem]:
+    """White space where the example ends and the answer begins. A template that needs a conversation in a field is left alone."""
+    words = template.words or {SAMPLE: (SAMPLE,)}
+    bound = _bound(template, tuple(words))
+    label = next(iter(words))
+    try:
+        example = bound.query(_sample(template, label))
+        after = bound.demonstration(_sample(template, label))[len(example) :]
+    except InputError:
+        return
+    line = template.blocks["example"].line
+    if example.endswith((" ", "\t")):
+        message = "the example block ends in a space: a word after it is not the token it is elsewhere, and its score drops"
+        fix = "Move the space to the beginning of the answer block: {% block answer %} {{ answer }}{% endblock %}."
+        yield Problem(message, fix, template.file, line, "block example")
+    elif _glued(example, after):
+        message = f"the answer follows the example without a space: '…{example[-12:]}{after[:12]}'".replace("\n", "\\n")
+        fix = "Begin the answer block with a space or a line end: {% block answer %} {{ answer }}{% endblock %}."
+        yield Problem(message, fix, template.file, template.blocks["answer"].line, "block answer")
+    for name, its in (template.words or {}).items():
+        for word in its:
+            if word != word.strip():
+                fix = "Take it out; the answer block writes the space."
+                yield Problem(
+                    f"the word {word!r} begins or ends in white space", fix, template.file, template.lines.get("labels"), f"labels.{name}"
+                )
+
+
+def _glued(example: str, after: str) -> bool:
+    """A word or a caption's sign, and then a word at once. Not so after brackets, quotes and line ends, nor in scripts without spaces."""
+    if not example or not after or not after[0].isalnum():
+        return False
+    last = example[-1]
+    return last in ":.,;?!)" or (last.isascii() and last.isalnum())
+
+
+def _bound(template: Template, labels: Sequence[str]) -> BoundTemplate:
+    from dataclasses import replace
+
+    return bind(replace(template, channel=False), kind=template.kind, inputs=template.inputs, labels=labels)
+
+
+def _tokens(template: Template, codec: PromptCodec, labels: Sequence[str]) -> Iterator[Problem]:
+    """Labels that a model cannot tell apart, or of which one is the beginning of another."""
+    labels = tuple(template.words or labels)
+    if template.kind != "classify" or not labels:
+        return
+    bound = _bound(template, labels)
+    query = _sample(template, labels[0])
+    context = bound.query(query)
+    ids = {(label, text): codec.plain(context + text).ids for label, texts in bound.continuations(query) for text in texts}
+    line = template.lines.get("labels")
+    for (a, text_a), (b, text_b) in combinations(ids, 2):
+        short, long = sorted((ids[a, text_a], ids[b, text_b]), key=len)
+        if not short or a == b:
+            continue
+        if short == long:
+            message = f"{text_a.strip()!r} of '{a}' and {text_b.strip()!r} of '{b}' become the same tokens"
+            yield Problem(message, "Give one of them another word.", template.file, line, "labels")
+        elif long[: len(short)] == short:
+            begins, other = ((a, text_a), (b, text_b)) if ids[a, text_a] == short else ((b, text_b), (a, text_a))
+            message = (
+                f"{begins[1].strip()!r} of '{begins[0]}' is the beginning of {other[1].strip()!r} of '{other[0]}' and always scores higher"
+            )
+            yield Problem(message, "Add 'end: true', or give one of them another word.", template.file, line, "labels")
