@@ -41,7 +41,7 @@ def draw(pool: Sequence[Example], budget: int | Literal["all"], *, labels: Seque
 
 
 def _label_order(by_label: dict[str | None, list[Example]], labels: Sequence[str], rng: random.Random) -> list[str | None]:
-    known: list[str | None] = list(sorted(set(labels)))  # sorted: the shuffle must not depend on which row came first
+    known: list[str | None] = [*sorted(set(labels))]  # sorted: the shuffle must not depend on which row came first
     rng.shuffle(known)
     # Rows whose target is not in the label set come last, so that no row of the pool is ever lost.
     others = sorted((label for label in by_label if label not in known), key=str)

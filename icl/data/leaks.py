@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -40,20 +41,28 @@ def comparable(text: str) -> str:
     return normalised_text(text) or " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def squeezed(text: str) -> str:
+    """`comparable` without spaces, so that `don't`, `dont` and `e-mail`, `email` are equal; between two digits one space stays."""
+    return _SPACE.sub("", comparable(text))
+
+
+_SPACE = re.compile(r"(?<!\d) | (?!\d)")
+
+
 def text_key(example: Example) -> str:
     """What two rows share that are the same text, whatever their choices."""
-    return comparable(embedded_text(example.fields))
+    return squeezed(embedded_text(example.fields))
 
 
 def row_key(example: Example) -> str:
     """What two rows share that are the same item: the text, and the choices in any order."""
-    return "\0".join([text_key(example), *sorted(comparable(choice) for choice in example.choices)])
+    return "\0".join([text_key(example), *sorted(squeezed(choice) for choice in example.choices)])
 
 
 def duplicate_groups(examples: Sequence[Example]) -> Mapping[str, frozenset[str]]:
     """uid -> the uids (its own included) of the rows with the same normalised text."""
     groups: dict[str, set[str]] = defaultdict(set)
-    keys = {example.uid: text_key(example) for example in examples}
+    keys = {example.uid: comparable(embedded_text(example.fields)) for example in examples}
     for uid, key in keys.items():
         groups[key].add(uid)
     frozen = {key: frozenset(uids) for key, uids in groups.items()}
