@@ -14,6 +14,7 @@ from jinja2.meta import find_undeclared_variables
 
 from ..errors import InputError, Problem, suggest
 from . import sandbox
+from .guard import guard
 
 BLOCKS = ("instruction", "example", "rationale", "answer")
 ONE_FILE = "A template is one file; write macros into it instead."
@@ -176,7 +177,7 @@ def _compile(name: str, block: nodes.Block, prelude: Sequence[nodes.Node], file:
             asked.add(node.node.name)
     try:
         names = frozenset(find_undeclared_variables(tree)) - sandbox.ENVIRONMENT.globals.keys()
-        code = sandbox.ENVIRONMENT.compile(sandbox.guard(tree), None, file)
+        code = sandbox.ENVIRONMENT.compile(guard(tree), None, file)
         template = JinjaTemplate.from_code(sandbox.ENVIRONMENT, code, sandbox.ENVIRONMENT.globals)
     except TemplateSyntaxError as error:
         raise InputError(Problem(error.message or "not valid Jinja", "Mend it there.", file, error.lineno)) from None
