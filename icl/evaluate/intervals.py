@@ -51,9 +51,7 @@ def resamples(n: int, rng: np.random.Generator, count: int = N_RESAMPLES) -> Ite
         yield rng.integers(0, n, (min(rows, count - start), n))
 
 
-def statistic(
-    metric: Any, values: NDArray[np.float64], predictions: Sequence[Any], examples: Sequence[Any]
-) -> Statistic:
+def statistic(metric: Any, values: NDArray[np.float64], predictions: Sequence[Any], examples: Sequence[Any]) -> Statistic:
     """The metric as a function of item positions: its own `aggregate`, else the mean of the values that are not nan.
 
     values: (n,) what the metric said of each item. For a metric with an `aggregate`, the positions must be those of scored items.
@@ -91,16 +89,12 @@ def several_runs(functions: Sequence[Statistic], positions: NDArray[np.int64], r
 
     n_runs = len(functions)
     observed = np.array([float(f(positions[None])[0]) for f in functions])
-    drawn = np.concatenate(
-        [np.mean([f(positions[rows]) for f in functions], axis=0) for rows in resamples(len(positions), rng)]
-    )
+    drawn = np.concatenate([np.mean([f(positions[rows]) for f in functions], axis=0) for rows in resamples(len(positions), rng)])
     between = rng.standard_t(n_runs - 1, len(drawn)) * (observed.std(ddof=1) / math.sqrt(n_runs))
     return _percentiles(drawn + between, float(observed.mean()), drawn)
 
 
-def difference(
-    ours: Sequence[Statistic], theirs: Sequence[Statistic], positions: NDArray[np.int64], rng: np.random.Generator
-) -> Interval:
+def difference(ours: Sequence[Statistic], theirs: Sequence[Statistic], positions: NDArray[np.int64], rng: np.random.Generator) -> Interval:
     """For the mean of ours minus the mean of theirs on the same items (n,), n ≥ 1: a paired bootstrap.
 
     With several runs on both sides they are paired by place (the same seed, so the same labelled examples); a single run stands

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from ..errors import InputError, Problem, UnknownNameError, suggest
 from ..files import Path_, Yaml, packaged, read_yaml
 from ..values import Spec, digest
+from ..weights import CATALOGUE
 from .schema import ModelEntry, Seeds, Suite, TaskEntry
 
 
@@ -48,6 +49,21 @@ class LoadedSuite:
     def problem(self, message: str, fix: str, *path: str | int) -> Problem:
         """A problem at a place of the suite."""
         return problem_at(self.doc, message, fix, path)
+
+    def template_path(self, name: str) -> str:
+        """A template as `Template.load` takes it: a path beside the suite becomes whole, a name stays one."""
+        beside = self.folder / name
+        return str(beside) if name.endswith(".jinja") and beside.is_file() else name
+
+    def beside(self, name: str) -> str:
+        """A model, encoder or folder as its loader takes it: what lies beside the suite becomes a whole path, any other name stays one."""
+        path = self.folder / name
+        return str(path) if name not in CATALOGUE and path.exists() else name
+
+    def resolved(self, spec: Spec) -> Spec:
+        """A method with the paths among its settings made whole."""
+        how = {"path": self.beside, "encoder": self.beside, "template": self.template_path}
+        return Spec(spec.name, {k: how[k](v) if k in how and isinstance(v, str) else v for k, v in spec.settings.items()})
 
     def as_dict(self) -> dict[str, Any]:
         """The suite with all defaults written out, as JSON values; rows given in memory are left out (the tasks' digests stand for them)."""
@@ -112,7 +128,9 @@ def apply_overrides(doc: Yaml, overrides: Mapping[str, Any]) -> Yaml:
                 problems.append(Problem(f"there is no entry '{part}'", fix, field=dotted))
                 break
             if not isinstance(current, list | dict):
-                problems.append(Problem(f"'{'.'.join(map(str, done))}' is {current!r} and has no parts", "Change it as a whole.", field=dotted))
+                problems.append(
+                    Problem(f"'{'.'.join(map(str, done))}' is {current!r} and has no parts", "Change it as a whole.", field=dotted)
+                )
                 break
             place, key = current, int(part) if isinstance(current, list) else part
             done.append(key)

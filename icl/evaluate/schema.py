@@ -50,9 +50,9 @@ class TaskEntry(Strict):
     unlabelled: Source = None
     kind: Literal["classify", "choose", "answer"] | None = None
     input: str | list[str] | dict[str, str] = Field("text", description="The input columns, or {template field: column}.")
-    label: str | list[str] = "label"
-    choices: str | list[str] | None = None
-    references: str | list[str] | None = None
+    label: str = "label"
+    choices: str | None = Field(None, description="A column of lists: the task is a choice.")
+    references: str | None = Field(None, description="A column of accepted answers: the task is answered in words.")
     rationale: str | None = None
     id: str | None = None
     holdout: float = Field(0.3, gt=0, lt=1)

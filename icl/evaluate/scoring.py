@@ -54,7 +54,9 @@ def score(
     """
     problems = []
     if len(examples) != len(predictions):
-        raise InputError(Problem(f"{len(predictions)} predictions for {len(examples)} examples", "Give one prediction per example, in order."))
+        raise InputError(
+            Problem(f"{len(predictions)} predictions for {len(examples)} examples", "Give one prediction per example, in order.")
+        )
     for n, (example, prediction) in enumerate(zip(examples, predictions, strict=True)):
         if example.target is None and not example.references:
             problems.append(Problem("the example has no target to judge by", "Judge labelled examples only.", field=f"examples.{n}"))
@@ -102,9 +104,7 @@ def judge(metric: Any, predictions: Sequence[Prediction], examples: Sequence[Exa
     return Metric(value, low, high, len(positions), n_failed)
 
 
-def judge_runs(
-    metric: Any, runs: Sequence[Sequence[Prediction]], examples: Sequence[Example], rng: np.random.Generator
-) -> Metric:
+def judge_runs(metric: Any, runs: Sequence[Sequence[Prediction]], examples: Sequence[Example], rng: np.random.Generator) -> Metric:
     """The mean over runs (seeds) on the same items, at least one run. The counts are sums over the runs.
 
     If a run could score nothing there is no mean. The interval of a metric with an `aggregate` is over the items that every run scored.

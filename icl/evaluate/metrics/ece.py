@@ -43,9 +43,7 @@ class ExpectedCalibrationError:
         values = [np.nan if p.answer is None or p.probabilities is None else p.probabilities.get(p.answer, np.nan) for p in predictions]
         return np.array(values, dtype=np.float64)
 
-    def aggregate(
-        self, predictions: Sequence[Prediction], examples: Sequence[Example], samples: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+    def aggregate(self, predictions: Sequence[Prediction], examples: Sequence[Example], samples: NDArray[np.int64]) -> NDArray[np.float64]:
         """samples: (r, m) positions of scored items. Returns (r,) float64 in [0, 1]."""
         import numpy as np
 

@@ -29,9 +29,7 @@ class MacroF1:
         """(n,) float64: 1 right, 0 wrong, nan not scored; what an item contributes depends on the others, see `aggregate`."""
         return right_or_wrong(predictions, examples)
 
-    def aggregate(
-        self, predictions: Sequence[Prediction], examples: Sequence[Example], samples: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+    def aggregate(self, predictions: Sequence[Prediction], examples: Sequence[Example], samples: NDArray[np.int64]) -> NDArray[np.float64]:
         """samples: (r, m) positions of scored items. Returns (r,) float64."""
         import numpy as np
 

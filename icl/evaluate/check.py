@@ -1,0 +1,312 @@
+"""Everything that can be known to be wrong with a suite before any data is loaded: names, settings, kinds, files, columns, thresholds.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, Problem, UnknownNameError, suggest
+from ..files import NAME, Yaml
+from ..plugins import find, parse_spec, settings_of
+from ..readout import READOUTS
+from ..values import Kind, Spec
+from ..weights import CATALOGUE
+from .loading import LoadedSuite, MethodEntry, apply_overrides, parse, problem_at, read_source
+from .schema import DEFAULT_METRICS, TaskEntry
+
+TABLES = (".csv", ".tsv")
+
+
+def load_suite(
+    source: str | Path | Mapping[str, Any],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    templates: Sequence[str | Path] = (),
+    plugins: Sequence[str | Path] = (),
+) -> LoadedSuite:
+    """Read and check a suite: a path, the name of a packaged suite, or a dict.
+
+    overrides: dotted keys and their new values. templates, plugins: folders searched first. Raises InputError with every problem found,
+    each with file, line, field and what to do.
+    """
+    from ..prompt import template_folders
+
+    raw, name, folder = read_source(source)
+    doc = apply_overrides(raw, overrides or {})
+    suite = parse(doc)
+    checker = _Checker(doc, folder, tuple(Path(p) for p in plugins))
+    methods = checker.methods(suite.methods)
+    metrics = checker.metrics(suite.metrics)
+    folders = template_folders(tuple(Path(p) for p in templates), beside=folder)
+    label = str(source) if not isinstance(source, Mapping) else name
+    loaded = LoadedSuite(suite, name, folder, methods, metrics, doc, label, checker.plugins, tuple(folders))
+    problems = [*checker.problems, *_models(loaded), *_tasks(loaded), *_references(loaded), *_thresholds(loaded)]
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    return loaded
+
+
+class _Checker:
+    """Collects the problems of components by name."""
+
+    def __init__(self, doc: Yaml, folder: Path, plugins: tuple[Path, ...]) -> None:
+        self.doc, self.folder, self.plugins = doc, folder, plugins
+        self.problems: list[Problem] = []
+        for plugin_folder in plugins:
+            if not plugin_folder.is_dir():
+                self.problems.append(
+                    Problem("there is no such folder", "Give a folder with Python files.", str(plugin_folder), field="plugins")
+                )
+
+    def spec(self, kind: str, value: Any, *path: str | int) -> Spec | None:
+        """A component that exists and whose settings are right; None if there is a problem, which is noted."""
+        try:
+            spec = parse_spec(value, kind)
+            settings_of(find(kind, spec.name, self.plugins), spec.settings, spec.name)
+        except InputError as error:
+            at = (*path, *value) if isinstance(value, Mapping) and len(value) == 1 else path
+            for problem in error.problems:
+                inner = (problem.field or "").split(".")[1:] if problem.field else []
+                self.problems.append(
+                    problem_at(self.doc, problem.message, problem.fix, (*at, *(int(p) if p.isdigit() else p for p in inner)))
+                )
+            return None
+        return spec
+
+    def methods(self, values: Sequence[Any]) -> tuple[MethodEntry, ...]:
+        entries: list[MethodEntry] = []
+        for n, value in enumerate(values):
+            own: Any = None
+            if isinstance(value, Mapping) and len(value) == 2 and "name" in value:
+                own, value = value["name"], {key: part for key, part in value.items() if key != "name"}
+            spec = self.spec("method", value, "methods", n)
+            if spec is None:
+                continue
+            name = spec.name if own is None else own
+            if not isinstance(name, str) or not NAME.fullmatch(name):
+                fix = "Use letters, digits, '.', '_' and '-', at most 80."
+                self.problems.append(problem_at(self.doc, f"{name!r} cannot be a method's name", fix, ("methods", n, "name")))
+            elif any(entry.name == name for entry in entries):
+                fix = f"Give each a name of its own: {{name: {name}-2, {spec.name}: …}}."
+                self.problems.append(problem_at(self.doc, f"two methods are called '{name}'", fix, ("methods", n)))
+            else:
+                self.options(spec, n)
+                entries.append(MethodEntry(name, spec, n))
+        return tuple(entries)
+
+    def options(self, spec: Spec, n: int) -> None:
+        """Check the components that a method's settings name."""
+        path = ("methods", n, spec.name)
+        settings = spec.settings
+        for stage, value in _stages(settings.get("retriever")):
+            self.spec("selector", value, *path, "retriever", *stage)
+        for option in ("order", "calibration"):
+            if isinstance(settings.get(option), str | Mapping):
+                self.spec(option, settings[option], *path, option)
+        readout = settings.get("readout")
+        if isinstance(readout, str) and readout not in READOUTS:
+            self.problems.append(
+                problem_at(self.doc, f"there is no read-out named '{readout}'", suggest(readout, READOUTS), (*path, "readout"))
+            )
+        if spec.name == "saved" and isinstance(settings.get("path"), str):
+            folder = self.folder / settings["path"]
+            if not folder.is_dir():
+                self.problems.append(
+                    problem_at(self.doc, f"there is no folder '{settings['path']}'", f"Looked for {folder}.", (*path, "path"))
+                )
+
+    def metrics(self, values: Sequence[Any] | None) -> tuple[Spec, ...] | None:
+        if values is None:
+            return None
+        specs: list[Spec] = []
+        for n, value in enumerate(values):
+            spec = self.spec("metric", value, "metrics", n)
+            if spec is not None and any(s.name == spec.name for s in specs):
+                self.problems.append(problem_at(self.doc, f"the metric '{spec.name}' stands here twice", "Remove one.", ("metrics", n)))
+            elif spec is not None:
+                specs.append(spec)
+        return tuple(specs)
+
+
+def _stages(retriever: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
+    if isinstance(retriever, list):
+        yield from (((n,), stage) for n, stage in enumerate(retriever))
+    elif isinstance(retriever, str | Mapping):
+        yield (), retriever
+
+
+def kind_of(task: TaskEntry) -> Kind | None:
+    """The task's kind where the suite alone tells it; a column of lists in a JSONL or Parquet file may still make it `answer`."""
+    if task.kind is not None:
+        return task.kind
+    if task.choices is not None:
+        return "choose"
+    if task.references is not None:
+        return "answer"
+    if task.labels is not None or (isinstance(task.train, str) and task.train.endswith(TABLES)):
+        return "classify"
+    return None
+
+
+def metrics_for(loaded: LoadedSuite, kind: Kind) -> tuple[Spec, ...]:
+    """The metrics that judge a task of this kind, in the suite's order."""
+    if loaded.metrics is None:
+        return tuple(Spec(name) for name in DEFAULT_METRICS[kind])
+    return tuple(spec for spec in loaded.metrics if kind in kinds_of("metric", spec.name, loaded.plugins))
+
+
+def kinds_of(component: str, name: str, plugins: Sequence[Path]) -> frozenset[Kind]:
+    """The task kinds that a method or metric declares; all three if it declares none."""
+    kinds: frozenset[Kind] = getattr(find(component, name, plugins).load(), "KINDS", frozenset(("classify", "choose", "answer")))
+    return kinds
+
+
+def kind_problems(loaded: LoadedSuite, task: TaskEntry, kind: Kind) -> list[Problem]:
+    """Methods that cannot do a task of this kind, and a task that no metric judges."""
+    problems = []
+    for entry in loaded.methods:
+        can = kinds_of("method", entry.spec.name, loaded.plugins)
+        if kind not in can:
+            fix = f"It does {', '.join(sorted(can))}. Take the method out, or put the task into a suite of its own."
+            message = f"the method '{entry.name}' cannot do task '{task.name}', which is of kind '{kind}'"
+            problems.append(loaded.problem(message, fix, "methods", entry.position))
+    if loaded.metrics and not metrics_for(loaded, kind):
+        fix = f"Add one of: {', '.join(DEFAULT_METRICS[kind])}."
+        problems.append(loaded.problem(f"no metric here judges task '{task.name}', which is of kind '{kind}'", fix, "metrics"))
+    return problems
+
+
+def _tasks(loaded: LoadedSuite) -> Iterator[Problem]:
+    names: list[str] = []
+    for n, task in enumerate(loaded.suite.tasks):
+        if task.name in names:
+            yield loaded.problem(f"two tasks are called '{task.name}'", "Give each a name of its own.", "tasks", n, "name")
+        names.append(task.name)
+        if (kind := kind_of(task)) is not None:
+            yield from kind_problems(loaded, task, kind)
+        for split, source in task.sources().items():
+            yield from _source(loaded, task, source, "tasks", n, split)
+        yield from template_problems(loaded, task, n)
+
+
+def _source(loaded: LoadedSuite, task: TaskEntry, source: Any, *path: str | int) -> Iterator[Problem]:
+    """A missing file, one that cannot be read from its start, and columns that a table lacks."""
+    from ..data import read_rows
+
+    if not isinstance(source, str | Path):
+        if loaded.doc.file is not None:
+            yield loaded.problem("a data file is named by its path", "Write a path relative to the suite, or hf:NAME.", *path)
+        return
+    if str(source).startswith("hf:"):
+        return
+    file = loaded.folder / source
+    if not file.is_file():
+        near = difflib.get_close_matches(file.name, [p.name for p in file.parent.iterdir()] if file.parent.is_dir() else [], n=1)
+        fix = f"Did you mean '{near[0]}'? " if near else ""
+        yield loaded.problem(f"there is no file '{source}'", f"{fix}Looked for {file}; paths are relative to the suite.", *path)
+        return
+    if file.suffix.lower() not in TABLES:
+        return
+    try:
+        columns = list(next(iter(read_rows(file)), (0, {}))[1])
+    except InputError as error:
+        yield from error.problems
+        return
+    for field, column in _columns(task, str(path[-1])):
+        if columns and column not in columns:
+            yield loaded.problem(f"'{source}' has no column '{column}'", suggest(column, columns), *path[:-1], field)
+
+
+def _columns(task: TaskEntry, split: str) -> Iterator[tuple[str, str]]:
+    """(key of the task, column it names) for every column that a split must have."""
+    inputs = [task.input] if isinstance(task.input, str) else task.input.values() if isinstance(task.input, Mapping) else task.input
+    yield from (("input", column) for column in inputs)
+    if split != "unlabelled" and task.references is None:
+        yield "label", task.label
+
+
+def template_problems(loaded: LoadedSuite, task: TaskEntry, n: int) -> Iterator[Problem]:
+    """The task's template, and those that methods name instead: each must exist, parse, and fit the task's fields and labels."""
+    uses: list[tuple[str, tuple[str | int, ...]]] = [(task.template, ("tasks", n, "template"))]
+    for entry in loaded.methods:
+        own = entry.spec.settings.get("template")
+        if isinstance(own, str):
+            uses.append((own, ("methods", entry.position, entry.spec.name, "template")))
+    for name, path in uses:
+        yield from _template(loaded, task, name, path)
+
+
+def _template(loaded: LoadedSuite, task: TaskEntry, name: str, path: Sequence[str | int]) -> Iterator[Problem]:
+    from ..prompt import Template, bind
+
+    kind = kind_of(task)
+    labels = tuple(task.labels or ())
+    try:
+        try:
+            template = Template.load(loaded.template_path(name), loaded.templates)
+        except UnknownNameError:
+            if name != "default":
+                raise
+            return
+        if kind is not None and (labels or kind != "classify"):
+            bind(template, kind=kind, inputs=task.fields, labels=labels if kind == "classify" else (), words=task.words)
+    except InputError as error:
+        for problem in error.problems:
+            if problem.file is None:
+                yield loaded.problem(problem.message, problem.fix, *path)
+            else:
+                yield problem
+
+
+def _models(loaded: LoadedSuite) -> Iterator[Problem]:
+    keys: list[str] = []
+    for n, entry in enumerate(loaded.suite.model_entries):
+        value = loaded.suite.models[n]
+        path = ("models", n) if isinstance(value, str) else ("models", n, "model")
+        if entry.key in keys:
+            yield loaded.problem(f"two models are called '{entry.key}'", "Give one of them a 'name'.", "models", n)
+        keys.append(entry.key)
+        name = entry.model
+        if "://" in name:
+            yield loaded.problem(
+                "remote models are not part of this version", "Name a folder, a .gguf file, a hub id or a catalogue name.", *path
+            )
+        elif name not in CATALOGUE and not (loaded.folder / name).exists():
+            near = difflib.get_close_matches(name, CATALOGUE, n=1, cutoff=0.8)
+            if name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") > 1:
+                fix = f"Looked for {loaded.folder / name}; paths are relative to the suite."
+                yield loaded.problem(f"there is no model folder or file '{name}'", fix, *path)
+            elif near:
+                yield loaded.problem(f"there is no model '{name}'", f"Did you mean '{near[0]}'? Or give a folder.", *path)
+    needs = [e.name for e in loaded.methods if getattr(find("method", e.spec.name, loaded.plugins).load(), "NEEDS_MODEL", False)]
+    if needs and not keys:
+        yield loaded.problem(f"'{needs[0]}' needs a language model and 'models' is empty", "Name one, such as smollm2.", "models")
+
+
+def _references(loaded: LoadedSuite) -> Iterator[Problem]:
+    """Metrics that judge no task at all, where every task's kind is known."""
+    kinds = {kind_of(task) for task in loaded.suite.tasks}
+    if None in kinds or loaded.metrics is None:
+        return
+    for n, value in enumerate(loaded.suite.metrics or ()):
+        spec = parse_spec(value, "metric")
+        if any(s.name == spec.name for s in loaded.metrics) and not kinds & kinds_of("metric", spec.name, loaded.plugins):
+            yield loaded.problem(f"the metric '{spec.name}' judges no task of this suite", "Take it out.", "metrics", n)
+
+
+def _thresholds(loaded: LoadedSuite) -> Iterator[Problem]:
+    methods = [entry.name for entry in loaded.methods]
+    if len(methods) < len(loaded.suite.methods):
+        return  # the methods' own problems come first
+    known = {s.name for s in loaded.metrics} if loaded.metrics is not None else {m for names in DEFAULT_METRICS.values() for m in names}
+    for method, limits in loaded.suite.thresholds.items():
+        if method not in methods:
+            yield loaded.problem(f"there is no method '{method}' in this suite", suggest(method, methods), "thresholds", method)
+        for metric in limits:
+            if metric not in known:
+                yield loaded.problem(f"the metric '{metric}' is not computed here", suggest(metric, known), "thresholds", method, metric)

@@ -1,0 +1,72 @@
+"""The manifest of a run: digests of everything that could change a digit of its results. Times, paths and the host are not in it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import Problem
+
+SCHEMA = 1
+PACKAGES = (
+    "torch", "transformers", "tokenizers", "sentence-transformers", "faiss-cpu", "bm25s", "numpy", "scipy", "scikit-learn", "jinja2", "peft",
+)  # fmt: skip
+SETTINGS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE")
+"""Variables that choose between kernels; noted only if set."""
+FLAGS = ("amx_tile", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "sve", "asimd")
+"""Of the CPU, those that choose between kernels."""
+
+
+def machine() -> dict[str, Any]:
+    """Instruction set, thread count and kernel settings. The thread count is torch's where torch is loaded, else what it would take."""
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch is not None else None
+    settings = {name: os.environ[name] for name in SETTINGS if name in os.environ}
+    return {"architecture": platform.machine(), "instructions": _instructions(), "threads": threads, "settings": settings}
+
+
+def _instructions() -> list[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return [platform.processor()]
+    words = next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith(("flags", "Features"))), set())
+    return [flag for flag in FLAGS if flag in words]
+
+
+def packages() -> dict[str, str | None]:
+    """Versions of the packages that compute something."""
+    return {"python": ".".join(map(str, sys.version_info[:2])), **{name: _version(name) for name in PACKAGES}}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def manifest(**parts: Any) -> dict[str, Any]:
+    """The parts given (suite, tasks, templates, models, encoders, seed, limit) with versions and machine."""
+    return {"schema": SCHEMA, "icl": __version__, **parts, "packages": packages(), "machine": machine()}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Problem]:
+    """One Problem for every value that differs, by its dotted name."""
+    before, after = dict(_flat(old)), dict(_flat(new))
+    names = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
+    return [Problem(f"the run was started with {before.get(name)!r}, now it is {after.get(name)!r}", field=name) for name in names]
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _flat(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,271 @@
+"""From a checked suite to everything a run needs before its first prediction: tasks without leaks, encoders, metrics, manifest.
+
+What is wrong with the data is found here, before any work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, Problem
+from ..files import sha256_file
+from ..plugins import Context, build, find
+from ..progress import note
+from ..protocols import Encoder, LanguageModel, MethodContext
+from ..seeds import seed_for
+from ..values import Example, digest
+from .cells import Cell, cells, needs
+from .check import kind_problems, metrics_for
+from .loading import LoadedSuite, MethodEntry, problem_at
+from .manifest import manifest
+from .schema import ModelEntry, TaskEntry
+
+if TYPE_CHECKING:
+    from ..data import Leaks, Task
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """A task as it is judged."""
+
+    entry: TaskEntry
+    task: Task
+    """After the leak guard."""
+    test: tuple[Example, ...]
+    """The items judged, in the order of the file: all test items, or `limit` of them."""
+    leaks: Leaks
+    metrics: Mapping[str, Any]
+    """Metric name -> the metric."""
+    templates: Mapping[str, str]
+    """Template -> its digest."""
+
+
+@dataclass
+class Prepared:
+    """A run before its first cell."""
+
+    loaded: LoadedSuite
+    tasks: dict[str, TaskData]
+    seed: int
+    limit: int | None
+    encoders: dict[str, Encoder] = field(default_factory=dict)
+    _lm: tuple[str, LanguageModel] | None = None
+
+    @property
+    def cells(self) -> list[Cell]:
+        return list(cells(self.loaded, [data.entry for data in self.tasks.values()], self.seed))
+
+    def method(self, cell: Cell) -> MethodEntry:
+        return next(entry for entry in self.loaded.methods if entry.name == cell.method)
+
+    def model_entry(self, key: str) -> ModelEntry:
+        return next(entry for entry in self.loaded.suite.model_entries if entry.key == key)
+
+    def lm(self, key: str) -> LanguageModel:
+        """The language model of that name. One is kept at a time: cells go model by model."""
+        from ..model import load_model
+
+        if self._lm is None or self._lm[0] != key:
+            self._lm = None
+            entry = self.model_entry(key)
+            self._lm = key, load_model(self.loaded.beside(entry.model), **entry.options())
+        return self._lm[1]
+
+    def context(self, cell: Cell, lm: LanguageModel | None) -> MethodContext:
+        """What the method of a cell is built with."""
+        data = self.tasks[cell.task]
+        together = isinstance(self.loaded.suite.seeds, int)
+        return MethodContext(
+            kind=data.task.kind,
+            inputs=data.task.inputs,
+            labels=data.task.labels,
+            seed=cell.seed if cell.seed is not None and together else self.seed,
+            lm=lm,
+            encoder=self.encoders.get(self.loaded.suite.encoder, self.loaded.suite.encoder),
+            template=self.loaded.template_path(data.entry.template),
+            words=data.entry.words,
+            template_folders=self.loaded.templates,
+            format=self.model_entry(cell.model).format if cell.model is not None else "auto",
+            plugin_folders=self.loaded.plugins,
+        )
+
+    def build(self, cell: Cell, lm: LanguageModel | None) -> Any:
+        """The method of a cell."""
+        return build(
+            "method", self.loaded.resolved(self.method(cell).spec), self.context(cell, lm), self.loaded.plugins, f"methods.{cell.method}"
+        )
+
+    def pool(self, cell: Cell) -> list[Example]:
+        """The labelled examples a cell may learn from; none for a method that needs none."""
+        from ..data import draw
+
+        task = self.tasks[cell.task].task
+        return [] if cell.budget is None else draw(task.train, cell.budget, labels=task.labels, seed=cell.seed or 0)
+
+    def manifest(self) -> dict[str, Any]:
+        """Digests of everything that could change a result. Models and encoders are loaded for it where they are used."""
+        models = {}
+        for key in dict.fromkeys(cell.model for cell in self.cells if cell.model is not None):
+            lm = self.lm(key)
+            models[key] = {"name": lm.name, "fingerprint": lm.fingerprint, "dtype": lm.dtype, "device": lm.device, "window": lm.window}
+        if len(models) > 1:  # the first one runs first
+            self._lm = None
+        tasks = {
+            name: {
+                "data": data.task.digest,
+                "kind": data.task.kind,
+                "items": digest([example.uid for example in data.test]),
+                "n_items": len(data.test),
+                "templates": dict(data.templates),
+            }
+            for name, data in self.tasks.items()
+        }
+        return manifest(
+            name=self.loaded.name,
+            suite=self.loaded.digest,
+            description=self.loaded.suite.description,
+            plugins=_plugin_digests(self.loaded),
+            saved=_saved_digests(self.loaded),
+            seed=self.seed,
+            limit=self.limit,
+            tasks=tasks,
+            models=models,
+            encoders={name: encoder.fingerprint for name, encoder in self.encoders.items()},
+        )
+
+
+def prepare(loaded: LoadedSuite, *, seed: int = 0, limit: int | None = None, data_root: str | Path | None = None) -> Prepared:
+    """Load the tasks, remove leaks, and check what only the data can tell. Raises InputError with every problem.
+
+    seed: the first seed. limit: test items per task, chosen by a hash of their content, so that the order of the file does not matter.
+    data_root: where local copies of hub data sets lie, for tasks that do not say.
+    """
+    problems: list[Problem] = []
+    tasks: dict[str, TaskData] = {}
+    for n, entry in enumerate(loaded.suite.tasks):
+        try:
+            tasks[entry.name] = _task(loaded, entry, n, limit, data_root)
+        except InputError as error:
+            problems += [_located(loaded, problem, n) for problem in error.problems]
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    encoders = _encoders(loaded)
+    return Prepared(loaded, tasks, seed, limit, encoders)
+
+
+def _task(loaded: LoadedSuite, entry: TaskEntry, n: int, limit: int | None, data_root: str | Path | None) -> TaskData:
+    from ..data import Task, leak_guard
+
+    def resolved(source: Any) -> Any:
+        return loaded.folder / source if isinstance(source, str | Path) and not str(source).startswith("hf:") else source
+
+    root = loaded.folder / entry.data_root if entry.data_root is not None else data_root
+    whole = Task.load(
+        **{split: resolved(source) for split, source in entry.sources().items()},
+        **{key: getattr(entry, key) for key in ("kind", "input", "label", "choices", "references", "rationale", "id", "holdout", "seed")},
+        name=entry.name,
+        labels=tuple(entry.labels) if entry.labels is not None else None,
+        data_root=root,
+    )
+    task, leaks = leak_guard(whole)
+    for warning in whole.warnings:
+        note(f"{entry.name}: {warning}")
+    problems = kind_problems(loaded, entry, task.kind)
+    digests: dict[str, str] = {}
+    for name, path in _templates_used(loaded, entry, n):
+        try:
+            digests[name] = _bound(loaded, entry, task, name)
+        except InputError as error:
+            problems += [p if p.file else problem_at(loaded.doc, p.message, p.fix, path) for p in error.problems]
+    problems += _budget_problems(loaded, entry, len(task.train))
+    if not task.test:
+        problems.append(loaded.problem(f"task '{entry.name}' has no test items", "Give a test file with labelled rows.", "tasks", n))
+    if problems:
+        raise InputError(problems)
+    context = Context(labels=task.labels, seed=entry.seed)
+    metrics = {spec.name: build("metric", spec, context, loaded.plugins) for spec in metrics_for(loaded, task.kind)}
+    return TaskData(entry, task, limited(task.test, limit or entry.limit), leaks, metrics, digests)
+
+
+def limited(test: Sequence[Example], limit: int | None) -> tuple[Example, ...]:
+    """At most `limit` items: those whose uids have the smallest hashes, in their own order."""
+    if limit is None or limit >= len(test):
+        return tuple(test)
+    chosen = {example.uid for example in sorted(test, key=lambda e: (seed_for(0, "limit", e.uid), e.uid))[:limit]}
+    return tuple(example for example in test if example.uid in chosen)
+
+
+def _templates_used(loaded: LoadedSuite, entry: TaskEntry, n: int) -> list[tuple[str, tuple[str | int, ...]]]:
+    """(template, place in the suite) of the templates that methods read for a task; none if no method prompts."""
+    uses: list[tuple[str, tuple[str | int, ...]]] = []
+    for method in loaded.methods:
+        if not needs(method, "MODEL", loaded.plugins):
+            continue
+        own = method.spec.settings.get("template")
+        path = ("methods", method.position, method.spec.name, "template")
+        uses.append((own, path) if isinstance(own, str) else (entry.template, ("tasks", n, "template")))
+    return list(dict(uses).items())
+
+
+def _bound(loaded: LoadedSuite, entry: TaskEntry, task: Task, name: str) -> str:
+    """Check a template against the task as loaded; returns its digest."""
+    from ..errors import UnknownNameError
+    from ..prompt import Template, bind
+
+    try:
+        template = Template.load(loaded.template_path(name), loaded.templates)
+    except UnknownNameError:
+        if name != "default":
+            raise
+        template = Template.default(task.inputs, task.kind)
+    bind(template, kind=task.kind, inputs=task.inputs, labels=task.labels, words=entry.words)
+    return str(template.digest)
+
+
+def _budget_problems(loaded: LoadedSuite, entry: TaskEntry, n_train: int) -> list[Problem]:
+    if not any(needs(method, "LABELS", loaded.plugins) for method in loaded.methods):
+        return []
+    return [
+        loaded.problem(
+            f"a label budget of {budget} is more than the {n_train} rows that task '{entry.name}' has to learn from",
+            "Use a smaller one, or 'all'.",
+            "budgets",
+            position,
+        )
+        for position, budget in enumerate(loaded.doc.value.get("budgets", ()))
+        if isinstance(budget, int) and budget > n_train
+    ]
+
+
+def _located(loaded: LoadedSuite, problem: Problem, n: int) -> Problem:
+    """A problem of `Task.load` that names only a key of the task, with its place in the suite."""
+    if problem.file is not None or problem.field is None:
+        return problem
+    path: tuple[str | int, ...] = ("tasks", n, problem.field)
+    return problem if path not in loaded.doc.lines else loaded.problem(problem.message, problem.fix, *path)
+
+
+def _encoders(loaded: LoadedSuite) -> dict[str, Encoder]:
+    """The encoders of the suite's methods by name: of a method with an option `encoder`, that one, or the suite's."""
+    from ..retrieve import load_encoder
+
+    names: list[str] = []
+    for entry in loaded.methods:
+        settings = getattr(find("method", entry.spec.name, loaded.plugins).load(), "Settings", None)
+        if settings is not None and "encoder" in settings.model_fields:
+            names.append(entry.spec.settings.get("encoder") or loaded.suite.encoder)
+    return {name: load_encoder(loaded.beside(name)) for name in dict.fromkeys(names)}
+
+
+def _saved_digests(loaded: LoadedSuite) -> dict[str, str]:
+    """Saved predictors that compete: method -> sha256 of the file that lists the checksums of all others."""
+    folders = {e.name: loaded.folder / str(e.spec.settings.get("path")) for e in loaded.methods if e.spec.name == "saved"}
+    return {name: sha256_file(file) for name, folder in folders.items() if (file := folder / "predictor.json").is_file()}
+
+
+def _plugin_digests(loaded: LoadedSuite) -> dict[str, str]:
+    """Own components: file name -> sha256 of the Python in the folders given."""
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for folder in loaded.plugins for path in sorted(folder.rglob("*.py"))}

@@ -1,0 +1,230 @@
+"""From the store to results.json: every figure recomputed from all stored items, in the suite's order, the same bytes each time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..files import write_text
+from ..seeds import numpy_rng_for
+from ..values import Prediction
+from .cells import Cell
+from .intervals import difference, statistic
+from .prepare import Prepared, TaskData
+from .scoring import Metric, item_values, judge, judge_runs
+from .store import RunStore
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SCHEMA = 1
+RESULTS, TIMING, MANIFEST, REPORT = "results.json", "timing.json", "manifest.json", "data.json"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The finished cells that differ only in their seed, with their predictions."""
+
+    cells: tuple[Cell, ...]
+    runs: tuple[list[Prediction], ...]
+    """One list per cell, in the order of the test items."""
+
+
+def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What results.json holds; of an unfinished run, the figures whose cells are all there.
+
+    records: per metric one record for each seed, and one with seed null: over all seeds the mean, with an interval over items and seeds
+    and counts that are sums. A method that needs no labels runs once and has the latter alone.
+    best: per task, label budget and metric the leading method, and those whose paired 95 % interval against it includes 0.
+    """
+    finished = store.finished()
+    records: list[dict[str, Any]] = []
+    leaders: list[dict[str, Any]] = []
+    for name, data in prepared.tasks.items():
+        groups = _groups(prepared, store, finished, name)
+        for group in groups:
+            records += _records(prepared, data, group)
+        for metric in data.metrics:
+            leaders += _leaders(prepared, data, metric, groups)
+    cells = [{**cell.as_dict(), **finished[cell.key][0]} for cell in prepared.cells if cell.key in finished]
+    return {
+        "schema": SCHEMA,
+        "manifest": manifest,
+        "complete": len(cells) == len(prepared.cells),
+        "tasks": {name: _task(data) for name, data in prepared.tasks.items()},
+        "metrics": {name: _metric(metric) for data in prepared.tasks.values() for name, metric in data.metrics.items()},
+        "records": records,
+        "cells": cells,
+        "best": leaders,
+        "thresholds": _thresholds(prepared, records),
+        "predictors": [{**_without_seed(cell), "path": cell["predictor"]} for cell in cells if cell["predictor"]],
+    }
+
+
+def _without_seed(cell: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: cell[key] for key in ("model", "task", "method", "budget")}
+
+
+def _groups(prepared: Prepared, store: RunStore, finished: Mapping[str, Any], task: str) -> list[Group]:
+    """In the suite's order of methods, then models and budgets; only those with all seeds done."""
+    together: dict[Any, list[Cell]] = {}
+    for cell in prepared.cells:
+        if cell.task == task:
+            together.setdefault(cell.group, []).append(cell)
+    order = {entry.name: n for n, entry in enumerate(prepared.loaded.methods)}
+    whole = [tuple(group) for group in together.values() if all(cell.key in finished for cell in group)]
+    whole.sort(key=lambda group: order[group[0].method])
+    return [Group(group, tuple(store.predictions(cell.key) for cell in group)) for group in whole]
+
+
+def _records(prepared: Prepared, data: TaskData, group: Group) -> list[dict[str, Any]]:
+    records = []
+    first = group.cells[0]
+    for name, metric in data.metrics.items():
+        for cell, run in zip(group.cells, group.runs, strict=True):
+            if cell.seed is not None:
+                rng = numpy_rng_for(prepared.seed, "interval", cell.key, name)
+                records.append(_record(cell, name, judge(metric, run, data.test, rng), [run]))
+        over_seeds = Cell(first.model, first.task, first.method, first.budget, None)
+        rng = numpy_rng_for(prepared.seed, "interval", over_seeds.key, name)
+        records.append(_record(over_seeds, name, judge_runs(metric, group.runs, data.test, rng), group.runs))
+    return records
+
+
+def _record(cell: Cell, name: str, figure: Metric, runs: Sequence[Sequence[Prediction]]) -> dict[str, Any]:
+    predictions = [prediction for run in runs for prediction in run]
+    return {
+        **cell.as_dict(),
+        "metric": name,
+        "value": figure.value,
+        "low": figure.low,
+        "high": figure.high,
+        "n_scored": figure.n_scored,
+        "n_failed": figure.n_failed,
+        "n_ties": sum(p.tie for p in predictions),
+        "n_dropped": sum(p.n_dropped for p in predictions),
+        "n_unanswered": sum(p.answer is None for p in predictions),
+    }
+
+
+def _leaders(prepared: Prepared, data: TaskData, name: str, groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """A method without a label budget competes at every budget."""
+    metric = data.metrics[name]
+    values = {id(group): [item_values(metric, run, data.test) for run in group.runs] for group in groups}
+    budgets = dict.fromkeys(group.cells[0].budget for group in groups if group.cells[0].budget is not None)
+    leaders = []
+    for budget in budgets or (None,):
+        rivals = [group for group in groups if group.cells[0].budget in (budget, None)]
+        means = {id(g): _mean(metric, values[id(g)], g, data) for g in rivals}
+        rivals = [group for group in rivals if means[id(group)] is not None]
+        if not rivals:
+            continue
+        sign = 1 if getattr(metric, "higher_is_better", True) else -1
+        best = max(rivals, key=lambda group: sign * (means[id(group)] or 0.0))
+        level = [g for g in rivals if g is not best and _level(prepared, data, name, (best, g), (values[id(best)], values[id(g)]))]
+        leaders.append(
+            {
+                "task": data.entry.name,
+                "budget": budget,
+                "metric": name,
+                "best": [best.cells[0].model, best.cells[0].method],
+                "level": [[group.cells[0].model, group.cells[0].method] for group in level],
+            }
+        )
+    return leaders
+
+
+def _mean(metric: Any, values: Sequence[NDArray[np.float64]], group: Group, data: TaskData) -> float | None:
+    import numpy as np
+
+    found = []
+    for item, run in zip(values, group.runs, strict=True):
+        scored = np.flatnonzero(~np.isnan(item))
+        if not len(scored):
+            return None
+        found.append(float(statistic(metric, item, run, data.test)(scored[None])[0]))
+    return float(np.mean(found))
+
+
+def _level(
+    prepared: Prepared,
+    data: TaskData,
+    name: str,
+    pair: tuple[Group, Group],
+    values: tuple[Sequence[NDArray[np.float64]], Sequence[NDArray[np.float64]]],
+) -> bool:
+    """Whether the paired 95 % interval of the difference includes 0, on the items that both scored in every run."""
+    import numpy as np
+
+    positions = np.flatnonzero(~np.isnan(np.stack([v for side in values for v in side])).any(axis=0))
+    if not len(positions):
+        return True
+    metric = data.metrics[name]
+    ours, theirs = (
+        [statistic(metric, v, run, data.test) for v, run in zip(side, group.runs, strict=True)]
+        for side, group in zip(values, pair, strict=True)
+    )
+    rng = numpy_rng_for(prepared.seed, "difference", name, *(group.cells[0].key for group in pair))
+    low, high = difference(ours, theirs, positions, rng)
+    return low <= 0 <= high
+
+
+def _thresholds(prepared: Prepared, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every threshold against the seed mean at the largest label budget, for each task and model that has the figure."""
+    largest = prepared.loaded.suite.budgets[-1]
+    results = []
+    for method, limits in prepared.loaded.suite.thresholds.items():
+        for metric, limit in limits.items():
+            for record in records:
+                fits = record["method"] == method and record["metric"] == metric and record["seed"] is None
+                if fits and record["budget"] in (largest, None):
+                    built = prepared.tasks[record["task"]].metrics[metric]
+                    value = record["value"]
+                    higher = getattr(built, "higher_is_better", True)
+                    met = value is not None and (value >= limit if higher else value <= limit)
+                    keys = {key: record[key] for key in ("model", "task", "method", "budget", "metric", "value")}
+                    results.append({**keys, "threshold": limit, "met": met})
+    return results
+
+
+def _task(data: TaskData) -> dict[str, Any]:
+    task = data.task
+    return {
+        "kind": task.kind,
+        "labels": list(task.labels),
+        "n_train": len(task.train),
+        "n_test": len(task.test),
+        "n_items": len(data.test),
+        "holdout": task.holdout,
+        "rows": dict(task.n_rows),
+        "rejected": dict(task.reasons),
+        "leaks": {"id": data.leaks.n_id, "text": data.leaks.n_text, "near": data.leaks.n_near},
+    }
+
+
+def _metric(metric: Any) -> dict[str, Any]:
+    bounds = getattr(metric, "bounds", None)
+    return {"bounds": None if bounds is None else list(bounds), "higher_is_better": getattr(metric, "higher_is_better", True)}
+
+
+def timing(prepared: Prepared, store: RunStore, seconds: float) -> dict[str, Any]:
+    """What timing.json holds: seconds per cell, of whichever process did it, and the peak memory. It differs from run to run."""
+    finished = store.finished()
+    cells = [{**cell.as_dict(), **finished[cell.key][1]} for cell in prepared.cells if cell.key in finished]
+    peaks = [cell["peak_memory_mb"] for cell in cells if cell["peak_memory_mb"] is not None]
+    return {
+        "schema": SCHEMA,
+        "seconds": seconds,
+        "sessions": store.get("sessions") or 1,
+        "peak_memory_mb": max(peaks, default=None),
+        "cells": cells,
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole or not at all; a number that is not finite is our mistake and raises ValueError."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")

@@ -1,0 +1,181 @@
+"""The run store: every item's result in one SQLite file, written by one process at a time.
+
+A unit of work (a planned batch of one cell) is one transaction, so after a crash a unit is there whole or not at all. WAL with
+synchronous=NORMAL survives the death of the process at any point without loss; after a power cut the last commits may be missing,
+and those units are computed again. Readers need no lock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from ..errors import IclError, InputError, Problem
+from ..values import LabelScores, Prediction
+
+STORE = "store.sqlite"
+LOCK = "store.lock"
+BUSY_MS = 30_000
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS cells (cell TEXT PRIMARY KEY, facts TEXT NOT NULL, timing TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS items (
+    cell TEXT NOT NULL, position INTEGER NOT NULL, uid TEXT NOT NULL, answer TEXT, why TEXT, prediction TEXT NOT NULL,
+    PRIMARY KEY (cell, position)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS units (cell TEXT NOT NULL, unit INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (cell, unit)) WITHOUT ROWID;
+"""
+
+
+class RunStore:
+    """The store of one run folder, open for writing. Use it as a context manager; `read_only` opens one to look at."""
+
+    def __init__(self, folder: Path, connection: sqlite3.Connection, lock: FileLock | None) -> None:
+        self.folder, self._db, self._lock = folder, connection, lock
+
+    @classmethod
+    def open(cls, folder: Path) -> RunStore:
+        """For writing. Raises InputError if another process is writing, IclError if the folder cannot be written."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / LOCK, timeout=0)
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                Problem(f"another process is writing this run: {_writer(folder)}", "Wait for it, or give another --out.", str(folder))
+            ) from None
+        except OSError as error:
+            raise IclError(f"{folder}: cannot be written: {error.strerror}\n  Give --out a folder that you may write.") from None
+        try:
+            db = _connect(folder / STORE, "rwc")
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            db.executescript(_TABLES)
+        except sqlite3.Error as error:
+            lock.release()
+            raise damaged(folder, error) from None
+        store = cls(folder, db, lock)
+        store.set("writer", f"process {os.getpid()} on {socket.gethostname()}")
+        return store
+
+    @classmethod
+    def read_only(cls, folder: Path) -> RunStore:
+        """For reading, also while another process writes. Raises InputError if there is no store."""
+        if not (folder / STORE).is_file():
+            raise InputError(Problem(f"there is no {STORE} in this folder", "Give the folder of a run.", str(folder)))
+        try:
+            return cls(folder, _connect(folder / STORE, "ro"), None)
+        except sqlite3.Error as error:
+            raise damaged(folder, error) from None
+
+    def close(self) -> None:
+        if self._lock is not None:
+            with suppress(sqlite3.Error):  # a reader is at work
+                # A file without a log beside it can be read from anywhere, also where nothing may be written.
+                self._db.execute("PRAGMA journal_mode=DELETE")
+        self._db.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> RunStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def get(self, key: str) -> Any:
+        """A value of the run as a whole, None if it is not set."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def set(self, key: str, value: Any) -> None:
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value, ensure_ascii=False)))
+
+    def units(self, cell: str) -> dict[int, float]:
+        """The units of a cell that are there -> seconds they took."""
+        return dict(self._db.execute("SELECT unit, seconds FROM units WHERE cell = ?", (cell,)))
+
+    def add_unit(self, cell: str, unit: int, start: int, predictions: Sequence[Prediction], seconds: float) -> None:
+        """Commit one unit: the predictions for the items from position `start` on. Raises IclError if the disk does not take it."""
+        rows = [(cell, start + n, _storable(p.uid), _storable(p.answer), _storable(p.why), to_json(p)) for n, p in enumerate(predictions)]
+        try:
+            with self._db:
+                self._db.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", rows)
+                self._db.execute("INSERT INTO units VALUES (?, ?, ?)", (cell, unit, seconds))
+        except sqlite3.OperationalError as error:
+            raise IclError(f"{self.folder / STORE}: {error}\n  Free some space; the same command goes on from what is stored.") from None
+
+    def finish_cell(self, cell: str, facts: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
+        """Mark a cell complete. facts: what goes to results.json; timing: what differs from run to run."""
+        with self._db:
+            values = (cell, json.dumps(facts, sort_keys=True), json.dumps(timing, sort_keys=True))
+            self._db.execute("INSERT INTO cells VALUES (?, ?, ?)", values)
+
+    def finished(self) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+        """Complete cells -> (facts, timing)."""
+        rows = self._db.execute("SELECT cell, facts, timing FROM cells")
+        return {cell: (json.loads(facts), json.loads(timing)) for cell, facts, timing in rows}
+
+    def predictions(self, cell: str) -> list[Prediction]:
+        """All stored predictions of a cell, in the order of the items."""
+        rows = self._db.execute("SELECT prediction FROM items WHERE cell = ? ORDER BY position", (cell,))
+        return [from_json(row[0]) for row in rows]
+
+    def cells(self) -> Iterable[str]:
+        """Every cell with at least one stored item."""
+        return [row[0] for row in self._db.execute("SELECT DISTINCT cell FROM items")]
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=BUSY_MS / 1000)
+    db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
+    return db
+
+
+def _writer(folder: Path) -> str:
+    try:
+        with closing(RunStore.read_only(folder)) as store:
+            return str(store.get("writer") or "unknown")
+    except (IclError, sqlite3.Error):  # it has the lock, and the store is only being made
+        return "unknown"
+
+
+def damaged(folder: Path, error: sqlite3.Error) -> IclError:
+    return IclError(f"{folder / STORE}: {error}\n  The run store cannot be used: free some space, or give --out a new folder.")
+
+
+def _storable(text: str | None) -> str | None:
+    """SQLite keeps UTF-8 only; a lone surrogate out of a JSON escape is kept as that escape."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
+
+
+def to_json(prediction: Prediction) -> str:
+    """A prediction as JSON, without what is empty. Floats keep every bit; ASCII, so that any string survives."""
+    value = {f.name: getattr(prediction, f.name) for f in dataclasses.fields(Prediction)}
+    value = {name: part for name, part in value.items() if part is not None and part != () and part is not False and part != 0}
+    if prediction.scores is not None:
+        value["scores"] = dataclasses.asdict(prediction.scores)
+    if prediction.probabilities is not None:
+        value["probabilities"] = {str(label): float(p) for label, p in prediction.probabilities.items()}
+    return json.dumps(value, separators=(",", ":"))
+
+
+def from_json(text: str) -> Prediction:
+    """The other half of `to_json`."""
+    value = json.loads(text)
+    if "scores" in value:
+        value["scores"] = LabelScores(**{k: tuple(v) if isinstance(v, list) else v for k, v in value["scores"].items()})
+    for name in ("candidates", "demonstrations"):
+        value[name] = tuple(value.get(name, ()))
+    return Prediction(**value)
