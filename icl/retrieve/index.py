@@ -1,0 +1,345 @@
+"""The demonstration index: rows, their unit vectors, exact search; kept in memory or mapped from a folder."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ..errors import InputError, Problem
+from ..protocols import Encoder
+from ..values import Example, Hit, as_query, digest, embedded_text
+from . import store
+from .encoders import load_encoder, same_encoder, uncached
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Query: TypeAlias = "Example | Mapping[str, Any] | str"
+RE_ENCODED = 16
+"""Rows that `verify` encodes again."""
+TOLERANCE = 1e-3
+"""How far a row's cosine to its vector encoded again may be from 1, and a length from 1."""
+_RECORDED = ("icl", "faiss-cpu", "numpy", "sentence-transformers", "transformers", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """One version of the content. Readers take it once, writers replace it, so a search never sees half a change."""
+
+    examples: Sequence[Example]
+    ids: NDArray[np.int64]
+    """Given once, never reused: they tie a vector to its row however positions shift."""
+    vectors: NDArray[np.float32]
+
+
+class DemoIndex:
+    """Examples that can be searched by the meaning of their input fields.
+
+    Make one with `DemoIndex.build(examples)` or `DemoIndex.open(folder)`. The search is exact (FAISS, inner product of unit vectors).
+    Searching from several threads is safe, also while `add` and `remove` change the index.
+    """
+
+    def __init__(self, state: _State, encoder: Encoder | None, entry: store.EncoderEntry, next_id: int, folder: Path | None = None) -> None:
+        self._state = state
+        self._encoder = encoder
+        self._entry = entry
+        self._next_id = next_id
+        self._folder = folder
+        self._lock = threading.RLock()
+        self._buffer: NDArray[np.float32] | None = None
+        self._positions: tuple[_State, dict[str, int]] | None = None
+
+    @classmethod
+    def build(cls, examples: Sequence[Example], path: str | Path | None = None, encoder: str | Encoder = "minilm") -> DemoIndex:
+        """Encode the examples and index them; with `path` also save. Vectors come from the embedding cache where it has them.
+
+        Raises InputError if a uid stands twice: uids are unique within a split, so an index holds rows of one split.
+        """
+        import numpy as np
+
+        examples = list(examples)
+        _refuse_repeated(examples, ())
+        loaded = load_encoder(encoder)
+        vectors = _encoded(loaded, [embedded_text(e.fields) for e in examples])
+        entry = store.EncoderEntry(name=loaded.name, fingerprint=loaded.fingerprint)
+        index = cls(_State(examples, np.arange(len(examples)), vectors), loaded, entry, len(examples))
+        if path is not None:
+            index.save(path)
+        return index
+
+    @classmethod
+    def open(cls, folder: str | Path, encoder: str | Encoder | None = None) -> DemoIndex:
+        """An index that `save` wrote. Vectors are mapped and rows read lazily, so size hardly matters.
+
+        encoder: only needed if the one it was built with has moved, or is an object of your own. It is loaded with the first search
+        and must be the one of the manifest. Raises InputError naming the file and the fix for anything damaged; `verify` checks more.
+        """
+        folder = Path(folder)
+        opened = store.open_folder(folder)
+        manifest = opened.manifest
+        state = _State(opened.examples, opened.ids, opened.vectors)
+        index = cls(state, None, manifest.encoder, manifest.next_id, folder)
+        if encoder is not None and encoder != manifest.encoder.name:
+            index._encoder = index._checked(load_encoder(encoder))
+        return index
+
+    def __len__(self) -> int:
+        return len(self._state.ids)
+
+    def __repr__(self) -> str:
+        return f"DemoIndex({len(self)} examples, encoder {self._entry.name!r})"
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """The rows in index order, parallel to `vectors`; read from the folder as they are asked for."""
+        return self._state.examples
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """(n, d) float32 unit vectors. Do not write to them."""
+        return self._state.vectors
+
+    @property
+    def encoder(self) -> Encoder:
+        """Loaded when first asked for. Raises InputError if it is not the encoder that the index was built with."""
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = self._checked(load_encoder(self._entry.name))
+            return self._encoder
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any row, their order, or the encoder."""
+        state = self._state
+        if isinstance(state.examples, store.StoredRows):
+            rows = state.examples.sha256
+        else:
+            rows = store.rows_sha256(store.row_line(int(i), e) for i, e in zip(state.ids, state.examples, strict=True))
+        return digest([self._entry.fingerprint, rows])
+
+    def search(self, queries: Sequence[Query], k: int) -> list[list[Hit]]:
+        """The k nearest rows of each query, best first, rows of equal score by position; all rows if there are fewer than k.
+
+        queries: Example, dict of fields, or the text itself. A query that is a row of the index finds itself: leaving it out is
+        the retriever's work.
+        """
+        from .nearest import nearest
+
+        if isinstance(queries, str | Mapping | Example):
+            raise InputError(Problem("search takes a list of queries, got a single one", "Write search([query], k)."))
+        if k < 0:
+            raise InputError(Problem(f"k is {k}", "Ask for at least 0 hits."))
+        state = self._state
+        if not len(state.ids) or not len(queries) or k == 0:
+            return [[] for _ in queries]
+        found = nearest(self._query_vectors(queries, state), state.vectors, k)
+        return [
+            [
+                Hit(example.uid, score, example)
+                for example, score in zip((state.examples[p] for p in best.tolist()), scores.tolist(), strict=True)
+            ]
+            for best, scores in zip(*found, strict=True)
+        ]
+
+    def similarities(self, queries: Sequence[Query], rows: Sequence[Sequence[Example]]) -> list[list[float]]:
+        """Cosine of each query to each of its own rows; rows that the index does not hold are encoded."""
+        import numpy as np
+
+        from .nearest import inner
+
+        flat = [example for row in rows for example in row]
+        if not flat:
+            return [[] for _ in rows]
+        query_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+        different = list({example.uid: example for example in flat}.values())
+        place = {example.uid: i for i, example in enumerate(different)}
+        row_of = np.array([place[example.uid] for example in flat])
+        vectors = self.vectors_of(different)
+        scores = iter(inner(self._query_vectors(queries, self._state), query_of, vectors, row_of).tolist())
+        return [[next(scores) for _ in row] for row in rows]
+
+    def vectors_of(self, examples: Sequence[Example]) -> NDArray[np.float32]:
+        """(n, d) unit vectors of examples: the stored one for a row of the index, encoded for any other."""
+        import numpy as np
+
+        state, positions = self._by_uid()
+        result = np.empty((len(examples), state.vectors.shape[1]), dtype=np.float32)
+        known = [(i, positions[e.uid]) for i, e in enumerate(examples) if e.uid in positions]
+        if known:
+            into, of = np.array(known).T
+            result[into] = state.vectors[of]
+        others = [i for i, e in enumerate(examples) if e.uid not in positions]
+        if others:
+            result[others] = _encoded(self.encoder, [embedded_text(examples[i].fields) for i in others], state.vectors.shape[1])
+        return result
+
+    def add(self, examples: Sequence[Example]) -> None:
+        """Append rows. Raises InputError, and adds none, if a uid is there already."""
+        import numpy as np
+
+        examples = list(examples)
+        with self._lock:
+            state, positions = self._by_uid()
+            _refuse_repeated(examples, positions)
+            new = _encoded(self.encoder, [embedded_text(e.fields) for e in examples], state.vectors.shape[1])
+            n, total = len(state.ids), len(state.ids) + len(new)
+            if self._buffer is None or total > len(self._buffer):
+                self._buffer = np.empty((max(total, n + n // 2, 64), state.vectors.shape[1]), dtype=np.float32)
+                self._buffer[:n] = state.vectors
+            self._buffer[n:total] = new  # beyond what any older state looks at
+            ids = np.concatenate([state.ids, np.arange(self._next_id, self._next_id + len(new))])
+            self._next_id += len(new)
+            self._changed(_State([*state.examples, *examples], ids, self._buffer[:total]))
+
+    def remove(self, uids: Sequence[str]) -> None:
+        """Take rows out. Raises InputError, and removes none, if a uid is not there."""
+        import numpy as np
+
+        if isinstance(uids, str):
+            uids = [uids]
+        with self._lock:
+            state, positions = self._by_uid()
+            unknown = sorted({uid for uid in uids if uid not in positions})
+            if unknown:
+                raise InputError(
+                    Problem(
+                        f"{len(unknown)} of the uids are not in the index: {_some(unknown)}", "Take uids from index.examples or from a Hit."
+                    )
+                )
+            keep = np.ones(len(state.ids), dtype=bool)
+            keep[[positions[uid] for uid in uids]] = False
+            kept = [example for example, stays in zip(state.examples, keep, strict=True) if stays]
+            self._buffer = None
+            self._changed(_State(kept, state.ids[keep], state.vectors[keep]))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the index into `folder`. Whoever is killed meanwhile leaves the index that was there before, or the new one."""
+        folder = Path(folder)
+        with self._lock:
+            state = self._state
+            try:
+                store.write(
+                    folder, state.examples, state.ids, state.vectors, next_id=self._next_id, encoder=self._entry, versions=_versions()
+                )
+            except OSError as error:
+                raise InputError(
+                    Problem(
+                        f"the index cannot be saved: {error.strerror or error}",
+                        "Give a folder that can be written, with room.",
+                        str(folder),
+                    )
+                ) from error
+            self._folder = folder
+
+    def verify(self) -> None:
+        """Check all there is to check: every file's sha256, and that 16 rows encoded again give the vectors that are stored.
+
+        Raises InputError naming the file and the fix.
+        """
+        import numpy as np
+
+        state = self._state
+        where = self._folder or Path("(index in memory)")
+        if self._folder is not None:
+            store.check_everything(self._folder)
+        for start in range(0, len(state.ids), 4096):
+            lengths = np.linalg.norm(state.vectors[start : start + 4096].astype(np.float64), axis=1)
+            if not np.all(np.abs(lengths - 1) < TOLERANCE):
+                raise store.damaged(where, f"some of the vectors from row {start + 1} on are not of length 1")
+        chosen = np.unique(np.linspace(0, max(len(state.ids) - 1, 0), min(RE_ENCODED, len(state.ids))).astype(int))
+        if len(chosen):
+            fresh = _encoded(uncached(self.encoder), [embedded_text(state.examples[int(i)].fields) for i in chosen], state.vectors.shape[1])
+            cosines = (fresh.astype(np.float64) * state.vectors[chosen]).sum(axis=1)
+            if np.any(np.abs(cosines - 1) > TOLERANCE):
+                worst = int(chosen[int(np.argmin(cosines))])
+                raise store.damaged(where, f"row {worst + 1} encoded again is not its vector (cosine {cosines.min():.4f})")
+
+    def _by_uid(self) -> tuple[_State, dict[str, int]]:
+        with self._lock:
+            if self._positions is None or self._positions[0] is not self._state:
+                self._positions = self._state, {example.uid: i for i, example in enumerate(self._state.examples)}
+            return self._positions
+
+    def _changed(self, state: _State) -> None:
+        self._state = state
+        self._folder = None  # what was saved is another index now
+
+    def _checked(self, encoder: Encoder) -> Encoder:
+        if not same_encoder(encoder.fingerprint, self._entry.fingerprint):
+            raise InputError(
+                Problem(
+                    f"the index was built with encoder '{self._entry.name}' ({self._entry.fingerprint}), "
+                    f"'{encoder.name}' is another one ({encoder.fingerprint})",
+                    "Open it with encoder= the one it was built with, or build it again: icl index build …",
+                    str((self._folder or Path()) / store.MANIFEST),
+                )
+            )
+        return encoder
+
+    def _query_vectors(self, queries: Sequence[Query], state: _State) -> NDArray[np.float32]:
+        return _encoded(self.encoder, [self._text(query, state) for query in queries], state.vectors.shape[1])
+
+    def _text(self, query: Query, state: _State) -> str:
+        if isinstance(query, str):
+            return query
+        if isinstance(query, Mapping):
+            query = as_query(query, list(state.examples[0].fields))
+        if not isinstance(query, Example):
+            raise InputError(
+                Problem(f"a query is a text, a dict of fields or an Example, got {type(query).__name__}", "Pass one of these.")
+            )
+        return embedded_text(query.fields)
+
+
+def _encoded(encoder: Encoder, texts: Sequence[str], dimensions: int | None = None) -> NDArray[np.float32]:
+    """(n, d) float32, checked: anything that is not a finite unit vector would be found by nothing, or by everything."""
+    import numpy as np
+
+    vectors = np.ascontiguousarray(encoder.encode(texts), dtype=np.float32)
+    d = encoder.dimensions if dimensions is None else dimensions
+    if vectors.shape != (len(texts), d):
+        raise InputError(
+            Problem(f"the encoder '{encoder.name}' gave an array {vectors.shape}, expected {(len(texts), d)}", "Mend the encoder.")
+        )
+    wrong = np.flatnonzero(~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < TOLERANCE))  # the negation also catches nan
+    if len(wrong):
+        raise InputError(
+            Problem(
+                f"the encoder '{encoder.name}' gave {len(wrong)} vectors that are not finite or not of length 1, "
+                f"the first for the text {texts[wrong[0]][:60]!r}",
+                "An encoder must return rows of length 1.",
+            )
+        )
+    return vectors
+
+
+def _refuse_repeated(examples: Sequence[Example], known: Any) -> None:
+    counts = Counter(example.uid for example in examples)
+    repeated = [uid for uid, n in counts.items() if n > 1 or uid in known]
+    if repeated:
+        raise InputError(
+            Problem(
+                f"{len(repeated)} uids are in the index twice: {_some(repeated)}",
+                "A uid is unique within a split: index the rows of one split, and add a row once.",
+            )
+        )
+
+
+def _some(uids: Sequence[str]) -> str:
+    return ", ".join(uids[:3]) + (", …" if len(uids) > 3 else "")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _RECORDED:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""Orders, one file each: in which order the demonstrations stand in the prompt."""
