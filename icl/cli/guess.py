@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,9 @@ from typing import Any
 from ..errors import InputError, Problem, suggest
 from ..values import Kind
 
-ROWS_LOOKED_AT = 5000
 MAX_LABELS = 200
+MAX_KEPT = 20_000
+"""Different values of a column that are kept; a column with more holds texts, and how many more is enough to know."""
 LABEL_NAMES = ("label", "labels", "class", "category", "intent", "queue", "topic", "sentiment", "target", "type", "tag", "y")
 INPUT_NAMES = ("text", "message", "sentence", "review", "question", "body", "content", "document", "input", "query", "title", "utterance")
 PAIRS = (
@@ -50,6 +50,8 @@ class Column:
     chars: int = 0
     n_lists: int = 0
     values: Counter[str] = field(default_factory=Counter)
+    n_more: int = 0
+    """Rows whose value is none of the first `MAX_KEPT`."""
 
     def add(self, value: Any) -> None:
         if value is None or value == "" or value == []:
@@ -59,7 +61,10 @@ class Column:
         text = str(value)
         self.words += len(text.split())
         self.chars += len(text)
-        self.values[text] += 1
+        if text in self.values or len(self.values) < MAX_KEPT:
+            self.values[text] += 1
+        else:
+            self.n_more += 1
 
     @property
     def mean_words(self) -> float:
@@ -67,7 +72,7 @@ class Column:
 
     @property
     def share_distinct(self) -> float:
-        return len(self.values) / max(1, self.n)
+        return (len(self.values) + self.n_more) / max(1, self.n)
 
     @property
     def is_list(self) -> bool:
@@ -79,7 +84,7 @@ class Column:
 
     def looks_like_label(self, n_rows: int) -> bool:
         """Few short values that come back, in nearly every row."""
-        few = 2 <= len(self.values) <= min(MAX_LABELS, n_rows // 2)
+        few = 2 <= len(self.values) <= min(MAX_LABELS, n_rows // 2)  # far below MAX_KEPT
         return few and not self.is_list and self.chars / max(1, self.n) <= 60 and self.mean_words <= 6 and self.n >= 0.9 * n_rows
 
     def looks_like_text(self, n_rows: int) -> bool:
@@ -103,12 +108,12 @@ class Guess:
 
 
 def look(file: Path) -> tuple[dict[str, Column], int]:
-    """(columns by name, rows looked at) of the first rows of a file, whatever its format."""
+    """(columns by name, number of rows) of a file, whatever its format."""
     from ..data import read_rows
 
     columns: dict[str, Column] = {}
     n_rows = 0
-    for _, row in itertools.islice(read_rows(file), ROWS_LOOKED_AT):
+    for _, row in read_rows(file):
         n_rows += 1
         for name, value in row.items():
             columns.setdefault(name, Column(name)).add(value)

@@ -38,11 +38,19 @@ def build(
 @app.command()
 @guarded
 def info(folder: Folder, as_json: AsJson = False) -> None:
-    """Say what an index holds."""
-    from ..retrieve import DemoIndex
+    """Say what an index holds, from its manifest."""
+    from ..retrieve.store import open_folder
 
-    index = DemoIndex.open(folder)
-    facts = {"rows": len(index), "dimensions": index.vectors.shape[1], "encoder": index.encoder.name, "fingerprint": index.fingerprint}
+    manifest = open_folder(folder).manifest
+    facts = {
+        "rows": manifest.n,
+        "dimensions": manifest.d,
+        "metric": manifest.metric,
+        "encoder": manifest.encoder.name,
+        "encoder fingerprint": manifest.encoder.fingerprint,
+        "digest": manifest.digest,
+        "made with": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
+    }
     if as_json:
         say_json(facts)
     else:

@@ -41,5 +41,21 @@ def init(
     for path, text in texts.items():
         write_text(path, text)
         say(f"wrote {path}")
-    _check(Path(f"{name}.yaml"), Path(f"{name}.jinja"))
+    _check(*texts)
     tell(f"Next: icl run {name}.yaml --plan, then icl run {name}.yaml")
+
+
+def _check(template: Path, suite: Path) -> None:
+    """Raises InputError if what was written does not hold; says how many rows there are to learn from and to test on."""
+    from ..data import Task
+    from ..evaluate import load_suite
+    from ..prompt import lint
+
+    problems = lint(template)
+    if problems:
+        raise InputError(problems)
+    entry = load_suite(suite).suite.tasks[0]
+    task = Task.load(entry.train, input=entry.input, label=entry.label, choices=entry.choices, references=entry.references)
+    tell(f"{len(task.train)} rows to learn from, {len(task.test)} held out to test on")
+    for warning in task.warnings:
+        tell(str(warning))

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError, Problem
+from ..errors import InputError, Problem, suggest
 from .output import columns, say_exactly, say_json, tell
 from .rows import Columns, as_fields, read_rows_as_task, shortened
 
 if TYPE_CHECKING:
+    from ..evaluate.prepare import Prepared
     from ..values import Prompt
 
 
@@ -102,6 +103,44 @@ def _from_pool(query: str, how: FromPool, names: Columns, templates: list[Path])
     )  # fmt: skip
     made: Prompt = method.fit(examples, labels=labels, kind=kind).prompt(as_fields(query))
     return made
+
+
+def _from_suite(source: str, which: FromSuite, templates: list[Path]) -> Prompt:
+    """What `run` gives the model for that item: the task after the leak guard, the largest label budget, the first seed."""
+    from ..evaluate import load_suite
+    from ..evaluate.prepare import prepare
+
+    prepared = prepare(load_suite(source, templates=templates))
+    cells = [
+        cell
+        for cell in prepared.cells
+        if cell.model is not None
+        and which.task in (None, cell.task)
+        and which.method in (None, cell.method)
+        and cell.budget in (None, prepared.loaded.suite.budgets[-1])
+    ]
+    if not cells:
+        raise InputError(_no_such_cell(prepared, which))
+    # Without --method, one with demonstrations says more than zero_shot.
+    cell = next((c for c in cells if which.method or c.budget is not None), cells[0])
+    data = prepared.tasks[cell.task]
+    assert which.item is not None
+    if which.item >= len(data.test):
+        raise InputError(
+            Problem(f"task '{cell.task}' has {len(data.test)} test items, counted from 0; there is no item {which.item}", field="--item")
+        )
+    method = prepared.build(cell, prepared.lm(cell.model or ""))
+    predictor = method.fit(prepared.pool(cell), labels=data.task.labels, unlabelled=data.task.unlabelled)
+    tell(f"{cell}, item {which.item}")
+    made: Prompt = predictor.prompt(data.test[which.item])
+    return made
+
+
+def _no_such_cell(prepared: Prepared, which: FromSuite) -> Problem:
+    prompting = sorted({cell.method for cell in prepared.cells if cell.model is not None})
+    if which.task is not None and which.task not in prepared.tasks:
+        return Problem(f"there is no task '{which.task}' in this suite", suggest(which.task, prepared.tasks), field="--task")
+    return Problem(f"'{which.method or 'the suite'}' has no prompts", suggest(which.method or "", prompting), field="--method")
 
 
 def as_record(prompt: Prompt) -> dict[str, Any]:

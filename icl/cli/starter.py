@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+from keyword import iskeyword
 from pathlib import Path
 
+from ..prompt.template import RESERVED
 from .guess import Guess
 
 MIN_TEST, MAX_TEST, SHARE_TEST = 50, 500, 0.3
@@ -94,10 +96,11 @@ def _methods(guess: Guess) -> list[str]:
 def _instruction(guess: Guess) -> str:
     if guess.kind == "choose":
         return "Answer each question with the letter of the right choice."
+    asked = in_words(guess.label) if guess.label.isupper() else in_words(guess.label).lower()
     if guess.kind == "answer":
-        return f"Give the {in_words(guess.label)}."
+        return f"Give the {asked}."
     named = f", one of: {', '.join(in_words(label) for label in guess.values)}" if len(guess.values) <= MAX_LISTED_LABELS else ""
-    return f"Give the {in_words(guess.label)}{named}.".replace("{", "(").replace("}", ")")
+    return f"Give the {asked}{named}.".replace("{", "(").replace("}", ")")
 
 
 def _fields(guess: Guess) -> tuple[str, ...]:
@@ -105,31 +108,10 @@ def _fields(guess: Guess) -> tuple[str, ...]:
     fields: list[str] = []
     for column in guess.inputs:
         field = re.sub(r"\W+", "_", column, flags=re.ASCII).strip("_") or "text"
-        field = f"f_{field}" if field[0].isdigit() or field in RESERVED else field
+        if not field.isidentifier() or iskeyword(field) or field in RESERVED:
+            field = f"the_{field}"
         fields.append(field if field not in fields else f"{field}_{len(fields)}")
     return tuple(fields)
-
-
-RESERVED = {
-    "labels",
-    "choices",
-    "letters",
-    "answer",
-    "rationale",
-    "choice",
-    "loop",
-    "true",
-    "false",
-    "none",
-    "not",
-    "and",
-    "or",
-    "in",
-    "is",
-    "if",
-    "else",
-}
-"""Names that mean something else inside a template."""
 
 
 def in_words(label: str) -> str:
