@@ -54,7 +54,7 @@ def as_text(value: Any) -> str | None:
         return None
     if isinstance(value, bytes | bytearray | list | tuple | dict | set):
         raise RejectedRow(f"a {type(value).__name__} where a text is expected")
-    if value != value:  # pandas' missing markers (NaT); NA cannot be compared and is caught below
+    if type(value).__name__ in ("NAType", "NaTType"):  # pandas' markers for a missing value
         return None
     return str(value)
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError, Problem, suggest
 from ..values import KINDS, Example, Kind
+from .checks import task_warnings
 from .examples import Columns, Reader, RejectedRow, as_list, as_text, choice_mode
 from .holdout import split_off
 from .hub import has_split
 from .rows import MAX_PROBLEMS, Table
 from .source import load_table
-from .task import Rejected, Task, task_digest
-
-LABELLED = ("train", "test", "dev")
+from .task import LABELLED, Rejected, Task, task_digest
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def load_task(request: Request) -> Task:
         },
         warnings=(),
     )
-    return replace(task, digest=task_digest(task), warnings=tuple(_warnings(task)))
+    return replace(task, digest=task_digest(task), warnings=tuple(task_warnings(task)))
 
 
 def _inputs(request: Request) -> dict[str, str]:
@@ -91,7 +90,7 @@ def _inputs(request: Request) -> dict[str, str]:
         inputs = {str(name): str(column) for name, column in given.items()}
     else:
         inputs = {str(name): str(name) for name in given}
-    problems = []
+    problems = list(_option_problems(request))
     if not inputs:
         problems.append(Problem("no input column is named", "Name at least one.", field="input"))
     for name in inputs:
@@ -101,21 +100,24 @@ def _inputs(request: Request) -> dict[str, str]:
             problems.append(
                 Problem(f"'{name}' cannot be used as a field of a template", f'Map it: input={{"{word}": "{name}"}}.', field="input")
             )
-    if request.kind is not None and request.kind not in KINDS:
-        problems.append(Problem(f"there is no kind '{request.kind}'", suggest(str(request.kind), KINDS), field="kind"))
-    if isinstance(request.holdout, bool) or not 0 <= request.holdout <= 0.5:
-        problems.append(Problem(f"holdout is a share from 0 to 0.5, got {request.holdout}", "For example 0.3.", field="holdout"))
-    if request.labels is not None and (len(set(request.labels)) != len(request.labels) or not request.labels):
-        problems.append(Problem("labels= is empty or names a label twice", "Name every label once.", field="labels"))
-    if request.kind == "choose" and not request.columns["choices"]:
-        problems.append(Problem("the kind choose needs choices=", "Name the column with the list of choices.", field="choices"))
-    if request.kind in ("classify", "answer") and request.columns["choices"]:
-        problems.append(
-            Problem(f"choices= does not go with the kind {request.kind}", "Leave out kind, or choices.", field="choices"),
-        )
     if problems:
         raise InputError(problems)
     return inputs
+
+
+def _option_problems(request: Request) -> Iterable[Problem]:
+    if request.kind is not None and request.kind not in KINDS:
+        yield Problem(f"there is no kind '{request.kind}'", suggest(str(request.kind), KINDS), field="kind")
+    if isinstance(request.holdout, bool) or not 0 <= request.holdout <= 0.5:
+        yield Problem(f"holdout is a share from 0 to 0.5, got {request.holdout}", "For example 0.3.", field="holdout")
+    if request.labels is not None and (len(set(request.labels)) != len(request.labels) or not request.labels):
+        yield Problem("labels= is empty or names a label twice", "Name every label once.", field="labels")
+    if request.kind == "choose" and not request.columns["choices"]:
+        yield Problem("the kind choose needs choices=", "Name the column with the list of choices.", field="choices")
+    if request.kind in ("classify", "answer") and request.columns["choices"]:
+        yield Problem(f"choices= does not go with the kind {request.kind}", "Leave out kind, or choices.", field="choices")
+    if "train" not in request.sources:
+        yield Problem("train= is None", "Give the rows to learn from.", field="train")
 
 
 def _tables(request: Request) -> dict[str, Table]:
@@ -168,13 +170,17 @@ def _settle(request: Request, inputs: Mapping[str, str], tables: Mapping[str, Ta
 
 def _missing(columns: Columns, split: str, table: Table) -> Iterable[Problem]:
     for option, column in columns.named().items():
-        if column in table.columns or (split not in LABELLED and not option.startswith(("input", "choices", "id"))):
+        if column in table.columns or not _needed(option, split):
             continue
-        first = table.rows[0][0]
         hint = suggest(column, [name for name in table.columns if name])
-        yield Problem(
-            f"there is no column '{column}'", f"{hint} If the file has no header line, add one.", table.name, min(first, 1), option
-        )
+        yield Problem(f"there is no column '{column}'", f"{hint} If the file has no header line, add one.", table.name, 1, option)
+
+
+def _needed(option: str, split: str) -> bool:
+    """Test rows need no rationale, unlabelled rows nothing but their input."""
+    if option == "rationale":
+        return split == "train"
+    return split in LABELLED or option.startswith(("input", "choices"))
 
 
 def _read(split: str, table: Table, reader: Reader) -> Read:
@@ -262,47 +268,3 @@ def _name(source: Any) -> str:
         path = Path(source)
         return path.parent.name if path.stem in LABELLED and path.parent.name else path.stem
     return "task"
-
-
-def _warnings(task: Task) -> Iterable[Problem]:
-    checks: tuple[Callable[[Task], Iterable[Problem]], ...] = (_coverage, _similar_labels, _rejections)
-    for check in checks:
-        yield from check(task)
-
-
-def _coverage(task: Task) -> Iterable[Problem]:
-    if task.kind != "classify":
-        return
-    present = {split: {example.target for example in getattr(task, split)} for split in LABELLED}
-    for split, other in (("train", "test"), ("test", "train")):
-        lacking = [label for label in task.labels if label not in present[split]]
-        if lacking and getattr(task, split):
-            listing = ", ".join(repr(label) for label in lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
-            yield Problem(
-                f"{split} has no row for {len(lacking)} of {len(task.labels)} labels: {listing}",
-                f"They stay in the label set; add rows to {split}, or take them out of {other}.",
-                field="label",
-            )
-
-
-def _similar_labels(task: Task) -> Iterable[Problem]:
-    folded: dict[str, list[str]] = {}
-    for label in task.labels:
-        folded.setdefault(" ".join(label.casefold().split()), []).append(label)
-    for same in folded.values():
-        if len(same) > 1:
-            yield Problem(
-                f"the labels {', '.join(repr(label) for label in same)} differ only in case or white space",
-                "They count as different labels; write them alike if they are one.",
-                field="label",
-            )
-
-
-def _rejections(task: Task) -> Iterable[Problem]:
-    if task.rejected:
-        listing = ", ".join(f"{n} × {reason}" for reason, n in task.reasons.items())
-        first = task.rejected[0]
-        yield Problem(
-            f"{len(task.rejected)} of {sum(task.n_rows.values())} rows are rejected: {listing}",
-            f"The first is line {first.line} of {first.split}.",
-        )

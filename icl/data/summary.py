@@ -227,8 +227,9 @@ def _lines(found: DataReport) -> Iterator[tuple[str, str]]:
         yield "overlap", f"{name}: {overlap.n_text} equal, {overlap.n_near} near"
     yield "conflicts", f"{len(found.conflicts)} texts with different labels" if found.kind != "answer" else "not looked for in answers"
     for conflict in found.conflicts[:LISTED]:
-        given = ", ".join(f"{label} ({split} {uid[:8]})" for split, uid, label in conflict.rows[:LISTED])
-        yield "", f"{_excerpt(conflict.text)}: {given}"
+        given = _counts(Counter(label for _, _, label in conflict.rows), after=True)
+        split, uid, _ = conflict.rows[0]
+        yield "", f"{_excerpt(conflict.text)}: {given} (the first: {split} {uid})"
     if len(found.conflicts) > LISTED:
         yield "", f"and {len(found.conflicts) - LISTED} more"
     cut = [f"{split} {part.n_cut} of {part.n}" for split, part in found.splits.items() if part.n_cut is not None]

@@ -12,7 +12,8 @@ from ..errors import Problem
 from ..values import Example, Kind, digest
 from .leaks import duplicate_groups
 
-SPLITS = ("train", "test", "dev", "unlabelled")
+LABELLED = ("train", "test", "dev")
+SPLITS = (*LABELLED, "unlabelled")
 
 
 @dataclass(frozen=True, slots=True)
