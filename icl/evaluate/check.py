@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, Problem, UnknownNameError, suggest
+from ..errors import InputError, Problem, suggest
 from ..files import NAME, Yaml
 from ..plugins import find, parse_spec, settings_of
 from ..readout import READOUTS
@@ -247,12 +247,7 @@ def _template(loaded: LoadedSuite, task: TaskEntry, name: str, path: Sequence[st
     kind = kind_of(task)
     labels = tuple(task.labels or ())
     try:
-        try:
-            template = Template.load(loaded.template_path(name), loaded.templates)
-        except UnknownNameError:
-            if name != "default":
-                raise
-            return
+        template = Template.load(loaded.template_path(name), loaded.templates)
         if kind is not None and (labels or kind != "classify"):
             bind(template, kind=kind, inputs=task.fields, labels=labels if kind == "classify" else (), words=task.words)
     except InputError as error:

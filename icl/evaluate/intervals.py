@@ -66,7 +66,8 @@ def statistic(metric: Any, values: NDArray[np.float64], predictions: Sequence[An
     def mean(samples: NDArray[np.int64]) -> NDArray[np.float64]:
         counts = scored[samples].sum(axis=1)
         sums: NDArray[np.float64] = filled[samples].sum(axis=1)
-        return np.divide(sums, counts, out=np.full(len(samples), np.nan), where=counts > 0)
+        means: NDArray[np.float64] = np.divide(sums, counts, out=np.full(len(samples), np.nan), where=counts > 0)
+        return means
 
     return mean
 

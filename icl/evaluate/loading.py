@@ -194,9 +194,8 @@ def _place(value: Any, loc: Path_, kind: str) -> Path_:
     """The part of pydantic's location that exists in the document; names of union branches are left out."""
     place: list[str | int] = []
     for n, part in enumerate(loc):
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+        is_key = isinstance(value, Mapping) and part in value
+        if is_key or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
             value = value[part]
         elif not (n == len(loc) - 1 and kind == "missing"):
             continue

@@ -212,17 +212,11 @@ def _templates_used(loaded: LoadedSuite, entry: TaskEntry, n: int) -> list[tuple
 
 def _bound(loaded: LoadedSuite, entry: TaskEntry, task: Task, name: str) -> str:
     """Check a template against the task as loaded; returns its digest."""
-    from ..errors import UnknownNameError
     from ..prompt import Template, bind
 
-    try:
-        template = Template.load(loaded.template_path(name), loaded.templates)
-    except UnknownNameError:
-        if name != "default":
-            raise
-        template = Template.default(task.inputs, task.kind)
+    template = Template.load(loaded.template_path(name), loaded.templates)
     bind(template, kind=task.kind, inputs=task.inputs, labels=task.labels, words=entry.words)
-    return str(template.digest)
+    return template.digest
 
 
 def _budget_problems(loaded: LoadedSuite, entry: TaskEntry, n_train: int) -> list[Problem]:

@@ -145,7 +145,7 @@ class Suite(Strict):
 
     @property
     def model_entries(self) -> tuple[ModelEntry, ...]:
-        return tuple(ModelEntry(model=m) if isinstance(m, str) else m for m in self.models)
+        return tuple(ModelEntry.model_validate({"model": m}) if isinstance(m, str) else m for m in self.models)
 
 
 DEFAULT_METRICS = {"classify": ("accuracy", "macro_f1"), "choose": ("accuracy",), "answer": ("exact_match", "token_f1")}

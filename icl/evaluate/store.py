@@ -46,16 +46,7 @@ class RunStore:
     @classmethod
     def open(cls, folder: Path) -> RunStore:
         """For writing. Raises InputError if another process is writing, IclError if the folder cannot be written."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / LOCK, timeout=0)
-            lock.acquire()
-        except Timeout:
-            raise InputError(
-                Problem(f"another process is writing this run: {_writer(folder)}", "Wait for it, or give another --out.", str(folder))
-            ) from None
-        except OSError as error:
-            raise IclError(f"{folder}: cannot be written: {error.strerror}\n  Give --out a folder that you may write.") from None
+        lock = _locked(folder)
         try:
             db = _connect(folder / STORE, "rwc")
             db.execute("PRAGMA journal_mode=WAL")
@@ -137,6 +128,27 @@ class RunStore:
         return [row[0] for row in self._db.execute("SELECT DISTINCT cell FROM items")]
 
 
+def refuse_if_busy(folder: Path) -> None:
+    """Raises InputError if another process is writing that run, before any work is spent on it."""
+    if (folder / STORE).is_file():
+        _locked(folder).release()
+
+
+def _locked(folder: Path) -> FileLock:
+    """The lock of a run folder, taken; the folder is made. The system frees it when a process ends, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            Problem(f"another process is writing this run: {_writer(folder)}", "Wait for it, or give another --out.", str(folder))
+        ) from None
+    except OSError as error:
+        raise IclError(f"{folder}: cannot be written: {error.strerror}\n  Give --out a folder that you may write.") from None
+    return lock
+
+
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=BUSY_MS / 1000)
     db.execute(f"PRAGMA busy_timeout={BUSY_MS}")
@@ -173,9 +185,10 @@ def to_json(prediction: Prediction) -> str:
 
 def from_json(text: str) -> Prediction:
     """The other half of `to_json`."""
-    value = json.loads(text)
+    value: dict[str, Any] = json.loads(text)
     if "scores" in value:
-        value["scores"] = LabelScores(**{k: tuple(v) if isinstance(v, list) else v for k, v in value["scores"].items()})
+        scores: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value["scores"].items()}
+        value["scores"] = LabelScores(**scores)
     for name in ("candidates", "demonstrations"):
         value[name] = tuple(value.get(name, ()))
     return Prediction(**value)

@@ -1,0 +1,300 @@
+"""`icl.run`: a suite from the first check to the table. `plan` says what a run would cost; `open_run` reads a finished one."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError, Problem, UnknownNameError
+from .evaluate.check import load_suite
+from .evaluate.loading import LoadedSuite
+from .evaluate.loop import plan_cells, run_cells
+from .evaluate.manifest import differences
+from .evaluate.prepare import Prepared, prepare
+from .evaluate.results import MANIFEST, REPORT, RESULTS, TIMING, assemble, timing, write_json
+from .evaluate.store import RunStore, refuse_if_busy
+from .files import read_text, write_text
+from .progress import note
+from .protocols import LanguageModel
+from .report import plan_table, table
+from .values import Prediction, canonical_json
+
+FINE, MISSED, PARTLY, INTERRUPTED = 0, 3, 4, 130
+SUITE = "suite.yaml"
+Source = str | Path | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and its folder."""
+
+    folder: Path
+    document: Mapping[str, Any]
+    """What results.json holds; of an interrupted run, the part that is complete."""
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Task -> the lines of its data report."""
+    interrupted: bool = False
+    command: str | None = None
+    """The command that goes on with the run, or does it again."""
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The records of results.json: a figure each, per seed, and with `seed` None over all seeds."""
+        return list(self.document["records"])
+
+    @property
+    def passed(self) -> bool:
+        """True if the run is complete and every stated threshold is met."""
+        return not self.interrupted and bool(self.document["complete"]) and all(t["met"] for t in self.document["thresholds"])
+
+    @property
+    def exit_code(self) -> int:
+        """0 fine, 3 a threshold was missed, 4 some items could not be answered (3 wins), 130 interrupted."""
+        if self.interrupted:
+            return INTERRUPTED
+        if not self.passed:
+            return MISSED
+        return PARTLY if any(r["n_unanswered"] for r in self.results) else FINE
+
+    def table(self) -> str:
+        """The figures as plain text, and the next command to try."""
+        return "\n\n".join(part for part in (table(self.document, self.timing, self.data), "\n".join(self.next())) if part)
+
+    def next(self) -> list[str]:
+        """Commands to try after this run."""
+        if self.interrupted:
+            return [f"interrupted; go on with: {self.command}"]
+        winner = next((entry["best"][1] for entry in reversed(self.document["best"])), None)
+        suite = self.document["manifest"]["name"]
+        lines = [f"Next: icl prompt {suite} --item 0      the exact prompt a model reads"] if self.document["manifest"]["models"] else []
+        if winner is not None and self.document["predictors"]:
+            lines.append(f"Next: icl export {self.folder} --to shipped --method {winner}      the method as a folder to use")
+        return lines
+
+    def predictions(
+        self, method: str, *, task: str | None = None, model: str | None = None, budget: int | str | None = None, seed: int | None = None
+    ) -> list[Prediction]:
+        """One method's predictions in the order of the test items.
+
+        Left out: the only task and model, the largest label budget, the first seed. Raises InputError if that leaves several or none.
+        """
+        cells = [c for c in self.document["cells"] if c["method"] == method]
+        if not cells:
+            raise UnknownNameError("method in this run", method, {c["method"] for c in self.document["cells"]}, file=str(self.folder))
+        wanted = {"task": task, "model": model, "budget": budget, "seed": seed}
+        cells = [c for c in cells if all(value is None or c[key] == value for key, value in wanted.items())]
+        budgets = [c["budget"] for c in cells]
+        cells = [c for c in cells if c["budget"] == budgets[-1]]
+        cells = [c for c in cells if c["seed"] == cells[0]["seed"]]
+        if len(cells) != 1:
+            given = {key: value for key, value in wanted.items() if value is not None}
+            choices = sorted({f"task={c['task']!r}, model={c['model']!r}" for c in cells})
+            fix = f"Say which: {'; '.join(choices)}." if choices else "See the keys 'cells' of results.json."
+            raise InputError(Problem(f"{len(cells)} cells of '{method}' fit {given}", fix, str(self.folder)))
+        key = canonical_json([cells[0][k] for k in ("model", "task", "method", "budget", "seed")])
+        with RunStore.read_only(self.folder) as store:
+            return store.predictions(key)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do."""
+
+    cells: tuple[Mapping[str, Any], ...]
+    """Per cell: model, task, method, budget, seed, n_items, tokens_computed, tokens_naive (None without a language model)."""
+    tokens_per_s: float | None
+    """As measured on this machine with text that is not the suite's; None if no language model is used."""
+
+    @property
+    def tokens(self) -> int:
+        return sum(cell["tokens_computed"] or 0 for cell in self.cells)
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimate for the language model's work alone."""
+        return self.tokens / self.tokens_per_s if self.tokens_per_s else None
+
+    def table(self) -> str:
+        n_items = sum(cell["n_items"] for cell in self.cells)
+        lines = [plan_table(self.cells, self.tokens_per_s), "", f"{len(self.cells)} runs, {n_items:,} predictions, {self.tokens:,} tokens"]
+        if self.seconds is not None:
+            lines[-1] += f", about {self.seconds:,.0f} s for the language model at {self.tokens_per_s:,.0f} tokens/s as measured just now"
+        return "\n".join(lines)
+
+
+def run(
+    suite: Source,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    seed: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    templates: str | Path | Sequence[str | Path] | None = None,
+    plugins: Sequence[str | Path] = (),
+    data_root: str | Path | None = None,
+) -> Run:
+    """Run a suite: every method on the same labelled examples, judged on the same test items.
+
+    suite: a path, the name of a packaged suite, or a dict. out: the folder for results, by default `runs/SUITE-TIME`; a run that is there
+    already goes on where it stopped, if nothing changed that could change a result. limit: test items per task. seed: the first seed.
+    overrides: dotted keys of the suite and their new values. templates, plugins: folders of your own, searched first (the Python in
+    plugins is imported). data_root: local copies of hub data sets. Ctrl-C ends the run cleanly; the Run says how to go on.
+    Raises InputError with every problem before any work.
+    """
+    started = time.perf_counter()
+    loaded = _load(suite, limit, overrides, templates, plugins)
+    folder = Path(out) if out is not None else _new_folder(loaded.name)
+    refuse_if_busy(folder)
+    prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=data_root)
+    command = _command(loaded, folder, limit, seed, overrides)
+    with _opened(folder) as store:
+        manifest = prepared.manifest()
+        _start(store, folder, manifest, loaded)
+        before = float(store.get("seconds") or 0.0)
+        data: dict[str, list[str]] = {}
+        try:
+            data = _data_reports(prepared, folder)
+            run_cells(prepared, store)
+            interrupted = False
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            seconds = before + time.perf_counter() - started
+            store.set("seconds", seconds)
+        document = assemble(prepared, store, manifest)
+        clock = timing(prepared, store, seconds)
+        if not interrupted:
+            write_json(folder / RESULTS, document)
+        write_json(folder / TIMING, clock)
+    if interrupted:
+        note(f"interrupted; go on with: {command}")
+    return Run(folder, json.loads(json.dumps(document)), clock, data, interrupted, command)
+
+
+def open_run(folder: str | Path) -> Run:
+    """A finished run, from its folder. Raises InputError if there is none."""
+    folder = Path(folder)
+    if not (folder / RESULTS).is_file():
+        fix = "Finish it: the same `icl run` with the same --out goes on." if (folder / MANIFEST).is_file() else "Give the folder of a run."
+        raise InputError(Problem(f"not a finished run: there is no {RESULTS} in it", fix, str(folder)))
+    document, clock, data = (
+        json.loads(read_text(folder / name)) if (folder / name).is_file() else {} for name in (RESULTS, TIMING, REPORT)
+    )
+    return Run(folder, document, clock, {task: report["lines"] for task, report in data.items()})
+
+
+def plan(
+    suite: Source,
+    limit: int | None = None,
+    seed: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    templates: str | Path | Sequence[str | Path] | None = None,
+    plugins: Sequence[str | Path] = (),
+    data_root: str | Path | None = None,
+) -> Plan:
+    """What `run` would compute: cells, items, tokens, and an estimate of the time. No item is scored; prompts are built."""
+    loaded = _load(suite, limit, overrides, templates, plugins)
+    prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=data_root)
+    cells = []
+    for cell, tokens in plan_cells(prepared):
+        counts = (
+            {"tokens_computed": tokens.computed, "tokens_naive": tokens.naive}
+            if tokens
+            else dict.fromkeys(("tokens_computed", "tokens_naive"))
+        )
+        cells.append({**cell.as_dict(), "n_items": len(prepared.tasks[cell.task].test), **counts})
+    key = next((cell["model"] for cell in cells if cell["model"] is not None), None)
+    return Plan(tuple(cells), _speed(prepared.lm(str(key))) if key is not None else None)
+
+
+def _speed(lm: LanguageModel) -> float:
+    """Tokens per second on a few prompts of 200 words that nothing else reads."""
+    texts = [f"{n} " + "the quick brown fox jumps over the lazy dog and runs away from it " * 15 for n in range(4)]
+    answers = [[" yes", " no"]] * len(texts)
+    lm.score(texts[:1], answers[:1])  # the first pass of a process is slower
+    started = time.perf_counter()
+    lm.score(texts, answers)
+    return lm.plan(texts, answers).computed / (time.perf_counter() - started)
+
+
+def _load(
+    suite: Source,
+    limit: int | None,
+    overrides: Mapping[str, Any] | None,
+    templates: str | Path | Sequence[str | Path] | None,
+    plugins: Sequence[str | Path],
+) -> LoadedSuite:
+    if limit is not None and limit < 1:
+        raise InputError(Problem(f"a limit of {limit} leaves no test items", "Give at least 1.", field="limit"))
+    folders = () if templates is None else (templates,) if isinstance(templates, str | Path) else tuple(templates)
+    return load_suite(suite, overrides=overrides, templates=folders, plugins=plugins)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[RunStore]:
+    """The store, open for writing. A new folder in which no run came to begin is removed again."""
+    is_new = not folder.exists()
+    with RunStore.open(folder) as store:
+        try:
+            yield store
+        finally:
+            has_begun = store.get("manifest") is not None
+    if is_new and not has_begun:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _new_folder(name: str) -> Path:
+    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    candidates = (Path("runs") / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 1000))
+    return next(path for path in candidates if not path.exists())
+
+
+def _start(store: RunStore, folder: Path, manifest: Mapping[str, Any], loaded: LoadedSuite) -> None:
+    """Begin a run, or go on with it if its manifest is the same. Raises InputError with every difference."""
+    now = json.loads(json.dumps(manifest))
+    old = store.get("manifest")
+    if old is not None and old != now:
+        fix = "Give another --out, or bring back what it was."
+        head = Problem("this folder holds a run of something else, or made under other conditions", fix, str(folder))
+        raise InputError([head, *differences(old, now)])
+    store.set("sessions", int(store.get("sessions") or 0) + 1)
+    if old is None:
+        store.set("manifest", now)
+        write_json(folder / MANIFEST, now)
+        file = loaded.doc.file
+        write_text(
+            folder / SUITE, read_text(file) if file is not None else json.dumps(loaded.as_dict(), ensure_ascii=False, indent=1) + "\n"
+        )
+
+
+def _data_reports(prepared: Prepared, folder: Path) -> dict[str, list[str]]:
+    """The data report of every task, written to data.json."""
+    from .data import report
+
+    encoder = prepared.encoders.get(prepared.loaded.suite.encoder)
+    reports = {name: report(data.task, encoder) for name, data in prepared.tasks.items()}
+    lines = {name: found.lines() for name, found in reports.items()}
+    write_json(folder / REPORT, {name: {"lines": lines[name], **found.as_dict()} for name, found in reports.items()})
+    return lines
+
+
+def _command(loaded: LoadedSuite, folder: Path, limit: int | None, seed: int | None, overrides: Mapping[str, Any] | None) -> str:
+    """The command line that goes on with a run."""
+    if loaded.doc.file is None:
+        return f"icl.run(…, out={str(folder)!r})"
+    words = ["icl", "run", loaded.source, "--out", str(folder)]
+    words += ["--limit", str(limit)] if limit is not None else []
+    words += ["--seed", str(seed)] if seed is not None else []
+    for key, value in (overrides or {}).items():
+        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    return shlex.join(words)
