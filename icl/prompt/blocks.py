@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,19 +164,17 @@ def _first_line(node: nodes.Node) -> int:
 
 def _compile(name: str, block: nodes.Block, prelude: Sequence[nodes.Node], file: str) -> Block:
     """One block as a template of its own: the macros and top-level `set`s that it needs, then its body."""
-    import copy
-
-    body = copy.deepcopy([*_needed(block, prelude), *block.body])  # the guards are put in by changing the tree
-    tree = nodes.Template(body, lineno=1)
-    tree.set_environment(sandbox.ENVIRONMENT)
     lines: dict[str, int] = {}
     asked: set[str] = set()
-    for node in _walk(tree):
+    body = [*_needed(block, prelude), *block.body]
+    for node in (n for part in body for n in _walk(part)):
         if isinstance(node, nodes.Name) and node.ctx == "load":
             lines[node.name] = min(node.lineno, lines.get(node.name, node.lineno))
         if isinstance(node, nodes.Test | nodes.Filter) and isinstance(node.node, nodes.Name) and node.name in _ASKS:
             asked.add(node.node.name)
     try:
+        tree = nodes.Template(copy.deepcopy(body), lineno=1)  # the guards are put in by changing the tree
+        tree.set_environment(sandbox.ENVIRONMENT)
         names = frozenset(find_undeclared_variables(tree)) - sandbox.ENVIRONMENT.globals.keys()
         code = sandbox.ENVIRONMENT.compile(guard(tree), None, file)
         template = JinjaTemplate.from_code(sandbox.ENVIRONMENT, code, sandbox.ENVIRONMENT.globals)

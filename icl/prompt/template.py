@@ -18,7 +18,7 @@ from .blocks import Block, compile_blocks
 from .folder import DEFAULT, list_templates, template_folders
 from .frontmatter import FrontMatter, split
 
-MAX_SOURCE = 256 << 10
+MAX_SOURCE = 64 << 10
 """Characters of a template file."""
 VARIABLES: Mapping[Kind, frozenset[str]] = {
     "classify": frozenset({"labels"}),
