@@ -1,0 +1,117 @@
+"""One forward pass over packed rows: which token may see which, and logits only where a continuation is read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from .tree import Row
+
+if TYPE_CHECKING:
+    import torch
+
+Path = Literal["tree", "padded", "single"]
+"""tree: everything shared, by a mask. padded: one row per continuation, padded on the right. single: one sequence at a time."""
+
+
+def text_config(model: Any) -> Any:
+    """The configuration of the language part of a model."""
+    return model.config.get_text_config()
+
+
+def takes(model: Any, argument: str) -> bool:
+    """True if the model's forward names this argument."""
+    return argument in inspect.signature(model.forward).parameters
+
+
+def row_values(model: Any, rows: Sequence[Row], path: Path) -> list[list[float]]:
+    """Log-likelihoods in nats of `row.reads`, one list per row, from one forward pass. Log-softmax is taken in fp32."""
+    import torch
+
+    if path == "single":
+        assert len(rows) == 1
+    with torch.inference_mode():
+        device = model.device
+        nodes = [sorted({read.node for read in row.reads}) for row in rows]
+        place = [{node: at for at, node in enumerate(found)} for found in nodes]
+        offsets = [sum(map(len, nodes[:r])) for r in range(len(rows))]
+        batch_at = torch.tensor([r for r, found in enumerate(nodes) for _ in found], dtype=torch.long, device=device)
+        node_at = torch.tensor([node for found in nodes for node in found], dtype=torch.long, device=device)
+        logits = _logits_at(model, _inputs(model, rows, path), batch_at, node_at).float()
+        which = [offsets[r] + place[r][read.node] for r, row in enumerate(rows) for read in row.reads]
+        targets = [read.target for row in rows for read in row.reads]
+        if not which:
+            return [[] for _ in rows]
+        totals = torch.logsumexp(logits, dim=-1)
+        index = torch.tensor(which, dtype=torch.long, device=device)
+        target = torch.tensor(targets, dtype=torch.long, device=device)
+        values = (logits[index, target] - totals[index]).double().cpu().tolist()
+    result, at = [], 0
+    for row in rows:
+        result.append(values[at : at + len(row.reads)])
+        at += len(row.reads)
+    return result
+
+
+def _logits_at(model: Any, inputs: dict[str, Any], batch_at: torch.Tensor, node_at: torch.Tensor) -> torch.Tensor:
+    """(positions, vocabulary) logits. The head sees the gathered positions only, so whatever the model does behind its head
+    (scaling, soft-capping) still happens."""
+
+    def gather(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0][batch_at, node_at].unsqueeze(0), *args[1:])
+
+    head = model.get_output_embeddings()
+    if head is None:
+        logits: torch.Tensor = model(**inputs, use_cache=False).logits
+        return logits[batch_at, node_at]
+    hook = head.register_forward_pre_hook(gather)
+    try:
+        gathered: torch.Tensor = model(**inputs, use_cache=False).logits
+    finally:
+        hook.remove()
+    return gathered[0]
+
+
+def _inputs(model: Any, rows: Sequence[Row], path: Path) -> dict[str, Any]:
+    import torch
+
+    device = model.device
+    width = max(len(row) for row in rows)
+    # Padding stands on the right and is seen by itself alone: no real token's value depends on it.
+    tokens = torch.tensor([row.tokens + [0] * (width - len(row)) for row in rows], device=device)
+    if path == "single":
+        return {"input_ids": tokens}
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    if path == "padded":
+        mask = torch.arange(width, device=device)[None] < lengths[:, None]
+        return {"input_ids": tokens, "attention_mask": mask.long()}
+    positions = torch.tensor([row.positions + [0] * (width - len(row)) for row in rows], device=device)
+    ends = torch.tensor([row.end + list(range(len(row) + 1, width + 1)) for row in rows], device=device)
+    return {"input_ids": tokens, "attention_mask": tree_masks(model, positions, ends), "position_ids": positions}
+
+
+def tree_masks(model: Any, positions: torch.Tensor, ends: torch.Tensor) -> Any:
+    """The additive 4-d mask of packed rows, or a dictionary of them where layers of the model differ.
+
+    positions, ends: (batch, n). Token q sees token k if `k <= q < end[k]`, and in a layer with a sliding window only if its
+    position is less than the window further on.
+    """
+    import torch
+
+    config = text_config(model)
+    places = torch.arange(ends.shape[1], device=ends.device)
+    allowed = (places[None, None, :] <= places[None, :, None]) & (places[None, :, None] < ends[:, None, :])
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+
+    def additive(visible: torch.Tensor) -> torch.Tensor:
+        mask = torch.zeros(visible.shape, dtype=model.dtype, device=visible.device)
+        return mask.masked_fill_(~visible, torch.finfo(model.dtype).min)[:, None]
+
+    if window is None or kinds == {"full_attention"}:
+        return additive(allowed)
+    near = additive(allowed & (positions[:, :, None] - positions[:, None, :] < window))
+    if len(kinds) > 1:
+        return {"full_attention": additive(allowed), "sliding_attention": near}
+    return near

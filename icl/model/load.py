@@ -1,0 +1,269 @@
+"""Where models come from: the catalogue, a folder, a .gguf file, a model hub."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, MissingExtraError, Problem, suggest
+from ..files import sha256_file
+from ..values import digest
+from ..weights import CATALOGUE, fetch, quiet_transformers
+
+if TYPE_CHECKING:
+    from ..protocols import PromptCodec
+    from .torch_lm import TorchModel
+
+_DTYPES = {
+    "float32": "float32", "fp32": "float32", "float": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16",
+    "float16": "float16", "fp16": "float16", "half": "float16",
+}  # fmt: skip
+_QUANTISATIONS = ("8bit", "4bit")
+_LANGUAGE_MODELS = tuple(name for name, entry in CATALOGUE.items() if entry.kind == "language model")
+
+
+def load_model(
+    name: str | Path,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    memory: str | int = "4GiB",
+    max_batch: int | None = None,
+    revision: str | None = None,
+    adapter: str | Path | None = None,
+    quantization: str | None = None,
+) -> TorchModel:
+    """Load a causal language model.
+
+    name: a catalogue name (`smollm2`), a folder, a .gguf file, or a hub id. device: `cpu`, `cuda`, `cuda:1`, …; by default CUDA if
+    there is any. dtype: fp32 on a CPU and bf16 on CUDA, unless given. memory: budget of one batch; max_batch: most rows of one.
+    revision: of a hub id. adapter: a PEFT folder. quantization: `8bit` or `4bit`, on CUDA with bitsandbytes.
+
+    Raises InputError for what cannot be loaded, MissingExtraError without the package that an option needs, FetchError if
+    catalogue weights cannot be had.
+    """
+    problems = _option_problems(dtype, quantization, revision, str(name))
+    if problems:
+        raise InputError(problems)
+    folder, gguf, where = _located(str(name))
+    adapter_folder = _adapter_folder(adapter)
+    import torch
+
+    chosen_device = _device(device)
+    chosen_dtype = getattr(torch, _DTYPES[dtype]) if dtype else _default_dtype(chosen_device)
+    arguments: dict[str, Any] = {"dtype": chosen_dtype}
+    if gguf:
+        arguments["gguf_file"] = gguf
+    if revision is not None:
+        arguments["revision"] = revision
+    if quantization is not None:
+        arguments |= _quantised(quantization, chosen_device, chosen_dtype)
+    model = _from_pretrained(folder, arguments, str(name), where)
+    if quantization is None:
+        model = model.to(chosen_device)
+    if adapter_folder is not None:
+        model = _adapted(model, adapter_folder)
+    tokenizer = load_tokenizer(str(name), revision=revision)
+    given = {
+        "device": device, "dtype": dtype, "revision": revision, "adapter": str(adapter_folder) if adapter_folder else None,
+        "quantization": quantization, "max_batch": max_batch, "memory": memory if memory != "4GiB" else None,
+    }  # fmt: skip
+    reference = {"name": _absolute(str(name), where), **{key: value for key, value in given.items() if value is not None}}
+    from .torch_lm import TorchModel
+
+    identity = _identity(str(name), where, folder, gguf, model, adapter_folder, quantization)
+    return TorchModel(model, tokenizer, name=str(name), reference=reference, memory=memory, max_batch=max_batch, identity=identity)
+
+
+def load_codec(tokenizer: str | Path | Callable[[str], int | Sequence[int]]) -> PromptCodec:
+    """The tokenizer side alone: a catalogue name, a folder, a .gguf file, a hub id, or a function that counts tokens.
+
+    No language model is loaded.
+    """
+    from .codec import CountingCodec, TokenizerCodec
+    from .light import light_tokenization
+    from .tokenizer import from_transformers
+
+    if callable(tokenizer):
+        return CountingCodec(tokenizer)
+    folder, gguf, where = _located(str(tokenizer), what="tokenizer")
+    if where != "hub" and not gguf and (light := light_tokenization(Path(folder))) is not None:
+        return TokenizerCodec(light)
+    return TokenizerCodec(from_transformers(load_tokenizer(str(tokenizer))))
+
+
+def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
+    """The transformers tokenizer of a model named as in `load_model`."""
+    folder, gguf, where = _located(name, what="tokenizer")
+    from transformers import AutoTokenizer
+
+    arguments = {key: value for key, value in (("gguf_file", gguf), ("revision", revision)) if value}
+    try:
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(folder, **arguments)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(_unloadable("tokenizer", name, where, error)) from None
+
+
+def _option_problems(dtype: str | None, quantization: str | None, revision: str | None, name: str) -> list[Problem]:
+    problems = []
+    if dtype is not None and dtype not in _DTYPES:
+        problems.append(Problem(f"'{dtype}' is no dtype for a model", suggest(dtype, ("float32", "bfloat16", "float16")), field="dtype"))
+    if quantization is not None and quantization not in _QUANTISATIONS:
+        problems.append(Problem(f"'{quantization}' is no quantisation", suggest(quantization, _QUANTISATIONS), field="quantization"))
+    if revision is not None and (name in CATALOGUE or Path(name).expanduser().exists()):
+        problems.append(Problem(f"'{name}' has no revisions", "Give a revision with hub ids only.", field="revision"))
+    return problems
+
+
+def _located(name: str, what: str = "model") -> tuple[str, str | None, str]:
+    """(folder or hub id, .gguf file in it, 'catalogue' | 'folder' | 'hub')."""
+    if name.startswith(("http://", "https://")):
+        raise InputError(Problem("remote models are not part of this version", "Load a model on this machine.", field=what))
+    if name in CATALOGUE:
+        if CATALOGUE[name].kind != "language model" and what == "model":
+            raise InputError(Problem(f"'{name}' is a sentence encoder, not a language model", suggest("", _LANGUAGE_MODELS), field="model"))
+        return str(fetch(name)), None, "catalogue"
+    path = Path(name).expanduser()
+    if name.endswith(".gguf"):
+        if not path.is_file():
+            raise InputError(Problem(f"the {what} file '{name}' does not exist", _nearby(path), field=what))
+        return str(path.parent), path.name, "folder"
+    if path.is_dir():
+        if not (path / "config.json").is_file() and not (path / "tokenizer_config.json").is_file():
+            held = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+            raise InputError(
+                Problem(f"the folder '{name}' holds no {what}: no config.json (found: {held})", "Name the folder that has it.", field=what)
+            )
+        return str(path), None, "folder"
+    if path.is_file():
+        raise InputError(Problem(f"'{name}' is a file of no known kind", "Give a model folder or a .gguf file.", field=what))
+    if name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1 or "\\" in name or not name:
+        raise InputError(Problem(f"the {what} folder '{name}' does not exist", _nearby(path), field=what))
+    return name, None, "hub"
+
+
+def _nearby(path: Path) -> str:
+    """What does exist beside a path that does not."""
+    there = path
+    while not there.is_dir() and there != there.parent:
+        there = there.parent
+    names = sorted(p.name for p in there.iterdir() if p.is_dir() or p.suffix == ".gguf")[:20] if there.is_dir() else []
+    listing = f"'{there}' holds: {', '.join(names)}." if names else f"'{there}' holds no folder or .gguf file."
+    return f"{listing} Or use a catalogue name: {', '.join(_LANGUAGE_MODELS)}."
+
+
+def _absolute(name: str, where: str) -> str:
+    return str(Path(name).expanduser().resolve()) if where == "folder" else name
+
+
+def _device(device: str | None) -> str:
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise InputError(Problem(f"'{device}' is no device", "Use 'cpu', 'cuda' or 'cuda:1'.", field="device")) from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(Problem(f"the device '{device}' is not there: torch finds no CUDA", "Use device='cpu'.", field="device"))
+    return device
+
+
+def _default_dtype(device: str) -> Any:
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.float32
+
+
+def _quantised(quantization: str, device: str, dtype: Any) -> dict[str, Any]:
+    import importlib.util
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtraError("bitsandbytes", "quantize", f"quantization='{quantization}'")
+    if not device.startswith("cuda"):
+        raise InputError(
+            Problem(f"quantization='{quantization}' needs a CUDA device", "Leave it out, or load a .gguf file.", field="quantization")
+        )
+    from transformers import BitsAndBytesConfig
+
+    config = (
+        BitsAndBytesConfig(load_in_8bit=True)
+        if quantization == "8bit"
+        else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4")
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def _from_pretrained(folder: str, arguments: Mapping[str, Any], name: str, where: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet_transformers():
+            return AutoModelForCausalLM.from_pretrained(folder, **arguments)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "out of memory" in str(error).lower():
+            raise
+        raise InputError(_unloadable("model", name, where, error)) from None
+
+
+def _unloadable(what: str, name: str, where: str, error: Exception) -> Problem:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if where == "hub":
+        fix = (
+            "If it is a folder, check its path. If it is a hub id, check its spelling, the network, and HF_TOKEN and HF_HUB_OFFLINE. "
+            f"Catalogue: {', '.join(_LANGUAGE_MODELS)}."
+        )
+        return Problem(f"there is no {what} '{name}': no such folder here, and the hub gave: {reason}", fix, field=what)
+    return Problem(f"the {what} '{name}' cannot be loaded: {reason}", "Check that the folder is complete and a causal model.", field=what)
+
+
+def _adapter_folder(adapter: str | Path | None) -> Path | None:
+    if adapter is None:
+        return None
+    folder = Path(adapter).expanduser()
+    if not (folder / "adapter_config.json").is_file():
+        raise InputError(
+            Problem(f"'{adapter}' is no adapter folder: it has no adapter_config.json", "Name a folder that PEFT wrote.", field="adapter")
+        )
+    return folder.resolve()
+
+
+def _adapted(model: Any, folder: Path) -> Any:
+    from peft import PeftModel
+
+    try:
+        merged = PeftModel.from_pretrained(model, str(folder))
+        return merged.merge_and_unload() if getattr(model, "quantization_method", None) is None else merged
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            Problem(f"the adapter '{folder}' does not fit the model: {reason}", "Use the base model it was trained on.", field="adapter")
+        ) from None
+
+
+def _identity(
+    name: str, where: str, folder: str, gguf: str | None, model: Any, adapter: Path | None, quantization: str | None
+) -> Callable[[], str]:
+    """A function that digests the weights, called when somebody asks: hashing a large model takes a while."""
+
+    def weights() -> Any:
+        if where == "catalogue":
+            return [CATALOGUE[name].tensors, dict(CATALOGUE[name].files)]
+        if gguf:
+            return sha256_file(Path(folder) / gguf)
+        if where == "folder":
+            files = [p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "config.json"]
+            return {p.name: sha256_file(p) for p in sorted(files)}
+        return [name, getattr(model.config, "_commit_hash", None)]
+
+    def digested() -> str:
+        parts = {p.name: sha256_file(p) for p in sorted(adapter.iterdir()) if p.is_file()} if adapter else None
+        return digest([weights(), parts, quantization])
+
+    return digested

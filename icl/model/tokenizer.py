@@ -1,0 +1,166 @@
+"""What a tokenizer is made of, as the codec needs it: the encoder as published, and one that reads no control token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+Render = Callable[[Sequence[Mapping[str, str]], bool, Mapping[str, Any]], str]
+"""(messages, with the generation prompt, further variables) -> the chat template's text."""
+_MARKER = "\U000f1c1c\U000f1c1d"
+"""Private-use characters that stand for 'a control token ends here'."""
+_PROBE = "A b"
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A token that steers the model, such as BOS or an end of turn."""
+
+    id: int
+    lstrip: bool = False
+    rstrip: bool = False
+
+
+class Tokenization:
+    """A tokenizer's parts.
+
+    backend: a `tokenizers.Tokenizer`. Control tokens are all special added tokens, and those other added tokens that the chat
+    template writes (Qwen's `<think>` is one: it is not marked special and still steers the model).
+    """
+
+    def __init__(
+        self, backend: Any, *, template: str | None = None, render: Render | None = None, bos: int | None = None, eos: int | None = None
+    ) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = False
+        self._own = backend
+        self.template = template
+        self.render = render
+        self.bos = bos
+        self.eos = eos
+        added = backend.get_added_tokens_decoder()
+        self.controls: dict[str, Control] = {
+            token.content: Control(number, bool(token.lstrip), bool(token.rstrip))
+            for number, token in added.items()
+            if token.content and (token.special or (template is not None and token.content in template))
+        }
+        self.control_ids = frozenset(control.id for control in self.controls.values())
+        self.folded = any(token.normalized for token in added.values() if token.content in self.controls)
+        """True if a control token is also recognised in other spellings, after normalisation."""
+        self.prefix, self.suffix = self._probe()
+
+    def _probe(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids that the tokenizer itself puts before and after a text."""
+        bare = self._own.encode(_PROBE, add_special_tokens=False).ids
+        full = self._own.encode(_PROBE, add_special_tokens=True).ids
+        for at in range(len(full) - len(bare) + 1):
+            if full[at : at + len(bare)] == bare:
+                return tuple(full[:at]), tuple(full[at + len(bare) :])
+        return (), ()
+
+    @cached_property
+    def _plain(self) -> Any:
+        return self._without_controls()
+
+    @cached_property
+    def _after(self) -> Any:
+        from tokenizers import AddedToken
+
+        backend = self._without_controls()
+        backend.add_tokens([AddedToken(_MARKER, normalized=False, special=False)])
+        return backend
+
+    def _without_controls(self) -> Any:
+        from tokenizers import AddedToken, Tokenizer
+
+        backend = Tokenizer.from_str(self._own.to_str())
+        # Telling the copy that every control token is special, so that one switch turns all of them off.
+        backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in self.controls])
+        backend.encode_special_tokens = True
+        return backend
+
+    @cached_property
+    def _unsafe_ids(self) -> frozenset[int]:
+        """Control ids that plain text must never give. A tokenizer's `unk` is what it writes for unknown characters, so it may."""
+        unk = getattr(self._own.model, "unk_token", None)
+        return self.control_ids - {self._own.token_to_id(unk)} if isinstance(unk, str) else self.control_ids
+
+    def parsed(self, text: str) -> list[int]:
+        """As the tokenizer itself reads a text: control tokens are recognised. No BOS is added."""
+        return list(self._own.encode(text, add_special_tokens=False).ids)
+
+    def literal(self, texts: Sequence[str], *, after_control: bool = False) -> list[list[int]]:
+        """Token ids of texts in which nothing is a control token. No BOS is added.
+
+        after_control: encode as what follows a control token, where some tokenizers treat the first space otherwise than at the
+        start of a text.
+        """
+        backend, strip = self._plain, 0
+        if after_control and not any(_MARKER in text for text in texts):
+            backend, strip = self._after, 1
+            texts = [_MARKER + text for text in texts]
+        encodings = backend.encode_batch(list(texts), add_special_tokens=False)
+        result = [list(encoding.ids)[strip:] for encoding in encodings]
+        for i, ids in enumerate(result):
+            if not self._unsafe_ids.isdisjoint(ids):
+                result[i] = self._broken(texts[i][strip * len(_MARKER) :])
+        return result
+
+    def _broken(self, text: str) -> list[int]:
+        """For vocabularies that hold a control token's text as an ordinary piece too: encode its characters one by one."""
+        pieces, at = [], 0
+        while at < len(text):
+            found = [(where, -len(control), control) for control in self.controls if (where := text.find(control, at)) >= 0]
+            if not found:
+                break
+            where, _, control = min(found)
+            pieces += [text[at:where], *control]
+            at = where + len(control)
+        pieces.append(text[at:])
+        ids = [i for piece in pieces if piece for i in self._plain.encode(piece, add_special_tokens=False).ids]
+        return [i for i in ids if i not in self._unsafe_ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return str(self._own.decode(list(ids), skip_special_tokens=True))
+
+    def fingerprint(self) -> str:
+        """Changes with anything that changes a token id or a chat prompt."""
+        from ..values import digest
+
+        return digest([self._own.to_str(), self.template])
+
+
+def from_transformers(tokenizer: Any) -> Tokenization:
+    """The parts of a loaded transformers tokenizer. Raises InputError if it has no fast backend."""
+    from ..errors import InputError, Problem
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise InputError(
+            Problem(
+                f"the tokenizer {type(tokenizer).__name__} has no tokenizers backend",
+                "Use a model whose tokenizer has a tokenizer.json (or can be converted to one).",
+            )
+        )
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+
+    def render(messages: Sequence[Mapping[str, str]], generation: bool, variables: Mapping[str, Any]) -> str:
+        return str(
+            tokenizer.apply_chat_template(
+                [dict(m) for m in messages], tokenize=False, add_generation_prompt=generation, chat_template=template, **variables
+            )
+        )
+
+    return Tokenization(
+        backend,
+        template=template,
+        render=render if template else None,
+        bos=tokenizer.bos_token_id,
+        eos=tokenizer.eos_token_id,
+    )

@@ -1,0 +1,313 @@
+"""A causal language model of transformers, on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+from ..errors import IclError, InputError, Problem
+from ..seeds import rng_for
+from ..values import LabelScores, Prompt, TokenCounts, digest
+from .boundary import Split, split
+from .check import Examined, examine, stateful, sums
+from .codec import TokenizerCodec
+from .decoding import Ending, Writer, write
+from .forward import row_values
+from .limits import Limits, is_out_of_memory
+from .tokenizer import from_transformers
+from .tree import Item, Row, batches, pack, pack_apart
+
+Context = str | Prompt
+
+
+class TorchModel:
+    """The LanguageModel protocol over a loaded transformers model and its tokenizer.
+
+    model: in evaluation mode, on its device. memory, max_batch: the memory budget of one batch. Values in fp32 do not depend on
+    batch size, order, padding or sharing beyond 1e-4 nat.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        name: str,
+        reference: Mapping[str, Any] | None = None,
+        memory: str | int = "4GiB",
+        max_batch: int | None = None,
+        identity: Callable[[], str] | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.codec = TokenizerCodec(from_transformers(tokenizer))
+        self.name = name
+        self.reference: Mapping[str, Any] = dict(reference or {"name": name})
+        self.limits = Limits.of(model, memory, max_batch)
+        self._identity = identity
+        self.examined: Examined = examine(model)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        weights = self._identity() if self._identity is not None else _state_digest(self.model)
+        return digest([weights, self.dtype, self.codec.tokens.fingerprint()])
+
+    @cached_property
+    def window(self) -> int:
+        return _window(self.model)
+
+    @property
+    def dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
+    def device(self) -> str:
+        return str(self.model.device)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text alone, without BOS."""
+        return self.codec.count(text)
+
+    def score(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[LabelScores]:
+        """Log-likelihoods of each context's continuations, in nats, all of one context from the same token on.
+
+        Raises InputError if the lists differ in length or a sequence is longer than the model's window.
+        """
+        splits = self._splits(contexts, continuations)
+        totals = self._run(_items(splits))
+        return [_label_scores(i, found, texts, totals) for i, (found, texts) in enumerate(zip(splits, continuations, strict=True))]
+
+    def loglikelihoods(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
+        """The sums of `score` alone."""
+        return [list(scores.sums) for scores in self.score(contexts, continuations)]
+
+    def plan(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> TokenCounts:
+        """Tokens that `score` would compute, without computing them."""
+        items = _items(self._splits(contexts, continuations))
+        naive = sum(len(item.prefix) + len(ids) - 1 for item in items for ids in item.continuations if ids)
+        return TokenCounts(sum(map(len, self._rows(items))), naive)
+
+    def _splits(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[Split]:
+        if len(contexts) != len(continuations):
+            raise InputError(
+                Problem(
+                    f"{len(contexts)} contexts and {len(continuations)} lists of continuations",
+                    "Give one list of continuations per context.",
+                )
+            )
+        heads = [self._encoded(context) for context in contexts]
+        joints: list[list[list[int]]] = [[] for _ in contexts]
+        for after in (False, True):  # two calls of the tokenizer in all, however many items there are
+            texts = [(i, tail + c) for i, (_, _, tail, chat) in enumerate(heads) if chat is after for c in continuations[i]]
+            encoded = self.codec.tokens.literal([text for _, text in texts], after_control=after)
+            for (i, _), joint_tail in zip(texts, encoded, strict=True):
+                joints[i].append(joint_tail)
+        tokens = self.codec.tokens
+        result = []
+        for (ids, n_head, tail, chat), tails in zip(heads, joints, strict=True):
+            head = ids[:n_head]
+            joint = [(*head, *rest) for rest in tails]
+            result.append(split(ids, joint, bos=tokens.bos, eos=tokens.eos, empty=not tail and not chat))
+        self._fits([found.n_tokens for found in result], "the prompt with its longest continuation")
+        return result
+
+    def _encoded(self, context: Context) -> tuple[tuple[int, ...], int, str, bool]:
+        """(token ids, tokens of the head, tail, whether the tail follows a control token)."""
+        if isinstance(context, Prompt) and context.token_ids:
+            return context.token_ids, context.n_head, context.tail, context.tail != context.text
+        if isinstance(context, Prompt) and context.format == "chat":
+            encoded = self.codec.chat(context.messages)
+        else:
+            encoded = self.codec.plain(str(context))
+        return encoded.ids, encoded.n_head, encoded.tail, encoded.tail != encoded.text
+
+    def _fits(self, lengths: Sequence[int], what: str) -> None:
+        problems = [
+            Problem(f"item {i}: {what} takes {n:,} tokens, {self.name} reads {self.window:,}", "Use fewer or shorter demonstrations.")
+            for i, n in enumerate(lengths)
+            if n > self.window
+        ]
+        if problems:
+            raise InputError(problems)
+
+    def _rows(self, items: Sequence[Item]) -> list[Row]:
+        return pack(items, self.limits.row_tokens) if self.examined.path == "tree" else pack_apart(items)
+
+    def _run(self, items: Sequence[Item]) -> dict[tuple[int, int], float]:
+        limits = self.limits
+        max_rows = 1 if self.examined.path == "single" else limits.max_rows
+        totals: dict[tuple[int, int], float] = {}
+        for batch in batches(self._rows(items), limits.batch_tokens, max_rows, limits.reads):
+            totals.update(self._batch(batch))
+        return totals
+
+    def _batch(self, rows: list[Row]) -> dict[tuple[int, int], float]:
+        """One batch; out of memory, the same items in halves."""
+        try:
+            return sums(rows, row_values(self.model, rows, self.examined.path))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside the handler: the failed pass and its tensors are gone before the halves are tried.
+        totals: dict[tuple[int, int], float] = {}
+        for half in self._halves(rows):
+            totals.update(self._batch(half))
+        return totals
+
+    def _halves(self, rows: list[Row]) -> list[list[Row]]:
+        if len(rows) > 1:
+            return [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
+        items = rows[0].items
+        if len(items) > 1:
+            return [pack(half, self.limits.row_tokens) for half in (items[: len(items) // 2], items[len(items) // 2 :])]
+        apart = pack_apart(items)
+        if len(apart) > 1 and self.examined.path == "tree":
+            return [[row] for row in apart]
+        raise IclError(
+            f"a single sequence of {len(rows[0])} tokens does not fit into the memory of {self.device}\n"
+            "  Use a smaller model, dtype bfloat16, a quantised model, or shorter prompts."
+        )
+
+    def generate(self, prompts: Sequence[Context], max_new_tokens: int = 64, stop: Sequence[str] = ("\n",)) -> list[str]:
+        """Greedy continuations, cut before the first stop string, ended by the end of the text or of the turn.
+
+        A text that reaches `max_new_tokens` ends there. Thoughts stay in the text.
+        """
+        return [texts[0] for texts in self._write(prompts, 1, 0.0, 0, max_new_tokens, stop)]
+
+    def sample(
+        self,
+        prompts: Sequence[Context],
+        n: int = 8,
+        temperature: float = 0.7,
+        seed: int = 0,
+        max_new_tokens: int = 64,
+        stop: Sequence[str] = ("\n",),
+    ) -> list[list[str]]:
+        """n sampled continuations of each prompt, as in `generate`. A sample depends on the seed, the prompt and its number, not on
+        its batch. Temperature 0 is greedy."""
+        if temperature < 0 or n < 1:
+            raise InputError(Problem(f"temperature {temperature}, n {n}", "Give a temperature of at least 0 and n of at least 1."))
+        return self._write(prompts, n, temperature, seed, max_new_tokens, stop)
+
+    def _write(
+        self, prompts: Sequence[Context], n: int, temperature: float, seed: int, max_new_tokens: int, stop: Sequence[str]
+    ) -> list[list[str]]:
+        ids = [self._prompt_ids(prompt) for prompt in prompts]
+        self._fits([len(p) + 1 for p in ids], "the prompt with one new token")
+        ending = Ending(max_new_tokens, tuple(s for s in stop if s), self._end_ids, self.codec.tokens.decode, temperature or 1.0)
+        writers = [[Writer(p, rng_for(seed, "sample", _ids_digest(p), j) if temperature else None) for j in range(n)] for p in ids]
+        if max_new_tokens > 0:
+            for group in self._groups(ids, n, max_new_tokens):
+                self._write_group(ids, writers, group, ending)
+        return [[writer.text for writer in group] for group in writers]
+
+    def _prompt_ids(self, prompt: Context) -> tuple[int, ...]:
+        ids, _, _, _ = self._encoded(prompt)
+        if ids:
+            return ids
+        tokens = self.codec.tokens
+        return (next((i for i in (tokens.bos, tokens.eos) if i is not None), 0),)
+
+    def _groups(self, ids: Sequence[tuple[int, ...]], n: int, max_new_tokens: int) -> Iterator[list[int]]:
+        """Prompts that are written together: of similar length, or of one length where the model takes no padding."""
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
+        same = [list(found) for _, found in groupby(order, key=lambda i: len(ids[i]))]
+        for candidates in [order] if self.examined.left_padding else same:
+            at = 0
+            while at < len(candidates):
+                rows = self.limits.writing_rows(len(ids[candidates[at]]), max_new_tokens)
+                size = max(1, rows // n)
+                yield candidates[at : at + size]
+                at += size
+
+    def _write_group(self, ids: Sequence[tuple[int, ...]], writers: list[list[Writer]], group: list[int], ending: Ending) -> None:
+        room = min(self.window - len(ids[i]) for i in group)
+        limited = Ending(min(ending.max_new_tokens, room), ending.stop, ending.end_ids, ending.decode, ending.temperature)
+        if room < ending.max_new_tokens and len(group) > 1:  # one long prompt must not shorten its neighbours' texts
+            for i in group:
+                self._write_group(ids, writers, [i], ending)
+            return
+        fresh = [[Writer(w.prompt, _copy(w.uniform)) for w in writers[i]] for i in group]
+        try:
+            write(self.model, [ids[i] for i in group], fresh, limited, cached=not stateful(self.model))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(group) == 1:
+                raise
+        else:
+            for i, done in zip(group, fresh, strict=True):
+                writers[i] = done
+            return
+        self._write_group(ids, writers, group[: len(group) // 2], ending)
+        self._write_group(ids, writers, group[len(group) // 2 :], ending)
+
+    @cached_property
+    def _end_ids(self) -> frozenset[int]:
+        found: set[int] = set()
+        for source in (getattr(self.model, "generation_config", None), self.model.config):
+            eos = getattr(source, "eos_token_id", None)
+            found |= set(eos) if isinstance(eos, list | tuple) else {eos} if eos is not None else set()
+        if self.codec.tokens.eos is not None:
+            found.add(self.codec.tokens.eos)
+        if self.codec.has_chat and (turn := self.codec.chat_format.end_of_turn) is not None:
+            found.add(turn)
+        return frozenset(int(i) for i in found)
+
+
+def _copy(generator: Any) -> Any:
+    """A generator in the same state, so that a batch tried again draws the same numbers."""
+    if generator is None:
+        return None
+    import random
+
+    twin = random.Random()
+    twin.setstate(generator.getstate())
+    return twin
+
+
+def _items(splits: Sequence[Split]) -> list[Item]:
+    return [Item(i, found.prefix, found.continuations) for i, found in enumerate(splits)]
+
+
+def _label_scores(i: int, found: Split, texts: Sequence[str], totals: Mapping[tuple[int, int], float]) -> LabelScores:
+    shown = [text.lstrip() for text in texts]
+    return LabelScores(
+        candidates=tuple(texts),
+        sums=tuple(totals.get((i, number), 0.0) for number in range(len(texts))),
+        n_tokens=tuple(len(ids) for ids in found.continuations),
+        n_bytes=tuple(len(text.encode("utf-8", "surrogatepass")) for text in shown),
+        n_chars=tuple(len(text) for text in shown),
+        start=len(found.prefix),
+        straddle=found.straddle,
+        conditioned=found.conditioned,
+    )
+
+
+def _ids_digest(ids: Sequence[int]) -> str:
+    return digest(list(ids))
+
+
+def _window(model: Any) -> int:
+    """Most tokens the model reads, from its configuration; models without a limit read a million."""
+    from .forward import text_config
+
+    config = text_config(model)
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length"):
+        value = getattr(config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 1 << 20
+
+
+def _state_digest(model: Any) -> str:
+    """Digest over a model in memory: the name, type, shape and bytes of every tensor, and the configuration."""
+    import torch
+
+    total = hashlib.sha256(model.config.to_json_string(use_diff=False).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if isinstance(tensor, torch.Tensor):
+            total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+            total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
