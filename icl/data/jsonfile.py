@@ -94,8 +94,10 @@ def _elements(text: str, trouble: Trouble) -> Iterator[tuple[int, Row]]:
             at = advance(skip(at + 1))
         elif text[at : at + 1] != "]":
             trouble.add("not valid JSON: expecting ',' or ']'", fix, line)
-    if not trouble.problems and text[at + 1 :].strip(_SPACE):
-        trouble.add("there is more text after the list", fix, line)
+    if not trouble.problems:
+        at = advance(skip(at + 1))
+        if at < len(text):
+            trouble.add("there is more text after the list", fix, line)
     trouble.raise_any()
 
 

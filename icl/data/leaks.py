@@ -42,11 +42,15 @@ def comparable(text: str) -> str:
 
 
 def squeezed(text: str) -> str:
-    """`comparable` without spaces, so that `don't`, `dont` and `e-mail`, `email` are equal; between two digits one space stays."""
-    return _SPACE.sub("", comparable(text))
+    """`comparable` without spaces, so that `don't` and `dont`, `e-mail` and `email`, `3,000` and `3000` are equal.
+
+    Between two digits a space stays: `1 + 23` is not `12 + 3`.
+    """
+    return _SPACE.sub("", comparable(_IN_NUMBER.sub("", text)))
 
 
 _SPACE = re.compile(r"(?<!\d) | (?!\d)")
+_IN_NUMBER = re.compile(r"(?<=\d)[.,:'’](?=\d)")
 
 
 def text_key(example: Example) -> str:
