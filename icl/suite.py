@@ -73,7 +73,8 @@ class Run:
         """Commands to try after this run."""
         if self.interrupted:
             return [f"interrupted; go on with: {self.command}"]
-        winner = next((entry["best"][1] for entry in reversed(self.document["best"])), None)
+        first = next(iter(self.document["metrics"]), None)
+        winner = next((entry["best"][1] for entry in reversed(self.document["best"]) if entry["metric"] == first), None)
         suite = self.document["manifest"]["name"]
         lines = [f"Next: icl prompt {suite} --item 0      the exact prompt a model reads"] if self.document["manifest"]["models"] else []
         if winner is not None and self.document["predictors"]:

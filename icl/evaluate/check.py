@@ -38,16 +38,16 @@ def load_suite(
 
     raw, name, folder = read_source(source)
     doc = apply_overrides(raw, overrides or {})
-    suite = parse(doc)
+    suite, problems = parse(doc)
     checker = _Checker(doc, folder, tuple(Path(p) for p in plugins))
     methods = checker.methods(suite.methods)
     metrics = checker.metrics(suite.metrics)
     folders = template_folders(tuple(Path(p) for p in templates), beside=folder)
     label = str(source) if not isinstance(source, Mapping) else name
     loaded = LoadedSuite(suite, name, folder, methods, metrics, doc, label, checker.plugins, tuple(folders))
-    problems = [*checker.problems, *_models(loaded), *_tasks(loaded), *_references(loaded), *_thresholds(loaded)]
+    problems += [*checker.problems, *_models(loaded), *_tasks(loaded), *_references(loaded), *_thresholds(loaded)]
     if problems:
-        raise InputError(dict.fromkeys(problems))
+        raise InputError(sorted(dict.fromkeys(problems), key=lambda p: (p.file != doc.file, p.line or 0)))
     return loaded
 
 
@@ -175,7 +175,7 @@ def kind_problems(loaded: LoadedSuite, task: TaskEntry, kind: Kind) -> list[Prob
             fix = f"It does {', '.join(sorted(can))}. Take the method out, or put the task into a suite of its own."
             message = f"the method '{entry.name}' cannot do task '{task.name}', which is of kind '{kind}'"
             problems.append(loaded.problem(message, fix, "methods", entry.position))
-    if loaded.metrics and not metrics_for(loaded, kind):
+    if loaded.metrics and len(loaded.metrics) == len(loaded.suite.metrics or ()) and not metrics_for(loaded, kind):
         fix = f"Add one of: {', '.join(DEFAULT_METRICS[kind])}."
         problems.append(loaded.problem(f"no metric here judges task '{task.name}', which is of kind '{kind}'", fix, "metrics"))
     return problems

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,26 +154,45 @@ def problem_at(doc: Yaml, message: str, fix: str, path: Sequence[str | int]) -> 
     return Problem(message, fix, doc.file if line else None, line or None, ".".join(map(str, path)) or None)
 
 
-def parse(doc: Yaml) -> Suite:
-    """The document as a Suite. Raises InputError with every problem."""
+def parse(doc: Yaml) -> tuple[Suite, list[Problem]]:
+    """(the document as a Suite, problems of its form). What is wrong is left out of the suite, so that the rest can be checked too.
+
+    Raises InputError with the problems if nothing usable is left.
+    """
     if not isinstance(doc.value, Mapping):
         raise InputError(problem_at(doc, "a suite is a mapping of keys to values", "Start with 'tasks:' and 'methods:'.", ()))
     value = {key: part for key, part in doc.value.items() if not (key == "name" and doc.file is None)}
     try:
-        return Suite.model_validate(value)
+        return Suite.model_validate(value), []
     except ValidationError as error:
-        raise InputError(_problems(doc, error)) from None
+        problems = _problems(doc, error)
+    try:
+        return Suite.model_validate(_without(value, problems)), list(problems.values())
+    except ValidationError:
+        raise InputError(problems.values()) from None
+
+
+def _without(value: Mapping[str, Any], places: Iterable[Path_]) -> dict[str, Any]:
+    """A copy without the keys at (or, for an entry of a list, around) these places."""
+    copy: dict[str, Any] = _copy(dict(value))
+    for place in places:
+        *outer, key = place[: max((n + 1 for n, part in enumerate(place) if isinstance(part, str)), default=0)] or ("",)
+        inner: Any = copy
+        for part in outer:
+            inner = inner[part] if isinstance(part, int) or part in inner else {}
+        inner.pop(key, None)
+    return copy
 
 
 _MODELS: Mapping[str, type[BaseModel]] = {"tasks": TaskEntry, "models": ModelEntry, "seeds": Seeds}
 
 
-def _problems(doc: Yaml, error: ValidationError) -> list[Problem]:
-    """One problem per place: what pydantic says of each branch of a union is put together."""
+def _problems(doc: Yaml, error: ValidationError) -> dict[Path_, Problem]:
+    """Place -> its one problem: what pydantic says of each branch of a union is put together."""
     places: dict[Path_, list[Any]] = {}
     for item in error.errors():
         places.setdefault(_place(doc.value, item["loc"], item["type"]), []).append(item)
-    problems = []
+    problems: dict[Path_, Problem] = {}
     for place, items in places.items():
         if any(other[: len(place)] == place and other != place for other in places):
             continue  # a mapping that one branch took as such: its own problem is further in
@@ -186,7 +205,7 @@ def _problems(doc: Yaml, error: ValidationError) -> list[Problem]:
         else:
             said = dict.fromkeys(item["msg"].removeprefix("Value error, ") for item in items)
             message, fix = ", or ".join(text[0].lower() + text[1:] for text in said), _got(first["input"])
-        problems.append(problem_at(doc, message, fix, place))
+        problems[place] = problem_at(doc, message, fix, place)
     return problems
 
 

@@ -38,12 +38,14 @@ def _task(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, data
     records = [r for r in results["records"] if r["task"] == task]
     of_all = f" of {facts['n_test']}" if facts["n_items"] < facts["n_test"] else ""
     labels = f" · {len(facts['labels'])} labels" if facts["labels"] else f" · {facts['kind']}"
-    yield [f"{task}{labels} · {facts['n_train']} rows to learn from · {facts['n_items']}{of_all} test items", *_left_out(facts), *data]
+    yield [f"{task}{labels} · {facts['n_train']} rows to learn from · {facts['n_items']}{of_all} test items", *_left_out(facts)]
     for name, metric in results["metrics"].items():
         if any(r["metric"] == name for r in records):
             yield _metric(results, task, name, metric)
     if records:
         yield _costs(results, timing, task, records)
+    if data:
+        yield list(data)
 
 
 def _left_out(facts: Mapping[str, Any]) -> list[str]:
