@@ -87,7 +87,8 @@ def neighbours_of(index: DemoIndex) -> Retriever:
     """The nearest rows of an index, never the query itself or a copy of it."""
     from ..retrieve import build_retriever
 
-    return build_retriever(index, index.examples, index=lambda: index, labels=(), seed=0)
+    retriever: Retriever = build_retriever(index, index.examples, index=lambda: index, labels=(), seed=0)
+    return retriever
 
 
 def open_index(folder: Path) -> DemoIndex:
@@ -106,7 +107,7 @@ def encoder_again(state: Mapping[str, Any]) -> Encoder:
     """The encoder a saved predictor names. Raises InputError if what loads under that name is another one."""
     from ..retrieve import load_encoder
 
-    encoder = load_encoder(str(state["name"]))
+    encoder: Encoder = load_encoder(str(state["name"]))
     if encoder.fingerprint != state["fingerprint"]:
         raise InputError(
             Problem(

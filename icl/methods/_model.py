@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from ..errors import InputError, Problem
 from ..progress import note
 from ..protocols import LanguageModel, PromptCodec
 
-if TYPE_CHECKING:
-    from ..model import Tokenizer
+Tokenizer: TypeAlias = "str | Path | Callable[[str], int | Sequence[int]]"
+"""A hub id, a folder, or a function that counts the tokens of a text (or gives their ids)."""
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, Problem
 from ..files import write_text
 from ..prompt import Unfit, bind, pack
+from ..prompt.pack import resolve_format
 from ..protocols import LanguageModel, Order, Retriever
 from ..readout import cut_thoughts, read_answer, read_label, tie_tolerance
 from ..values import Example, Hit, Kind, LabelScores, Prediction, Prompt, Spec, TokenCounts
@@ -195,10 +196,7 @@ class FewShotPredictor:
         return list(zip(candidates, scores, strict=True))
 
     def _candidates(self, query: Example, prompt: Prompt) -> Candidates:
-        continuations = self.bound.continuations(query)
-        if prompt.format == "chat":  # an assistant's turn starts with its first character
-            continuations = tuple((answer, tuple(t.strip() for t in texts)) for answer, texts in continuations)
-        return candidates_of(continuations)
+        return candidates_of(self.bound.continuations(query, prompt.format))
 
     def _generate(self, lm: LanguageModel, work: Sequence[tuple[int, Example, Prompt]]) -> dict[int, Prediction]:
         prompts = [prompt for _, _, prompt in work]
@@ -221,8 +219,7 @@ class FewShotPredictor:
         (example,) = queries_of([query], self.inputs)
         template = self.bound.template
         if self.kind == "answer":
-            codec = self._model.codec()
-            chat = self.method.format == "chat" or (self.method.format == "auto" and codec is not None and codec.has_chat)
+            chat = resolve_format(self.bound, self.method.format, self._model.codec()) == "chat"
             answer, why = read_answer(text, stop=self._stop(chat), extract=template.extract)
             return Prediction(example.uid, answer, why=why, text=text)
         groups = self.bound.continuations(example)

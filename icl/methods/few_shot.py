@@ -18,8 +18,8 @@ from ._common import inputs_of, kind_of, label_order
 from ._folder import INDEX, ROWS, TEMPLATE_FILE, read_rows
 
 if TYPE_CHECKING:
-    from ..model import Tokenizer
     from ..prompt import Template
+    from ._model import Tokenizer
     from ._predictor import FewShotPredictor
 
 KINDS: frozenset[Kind] = frozenset(ALL_KINDS)
@@ -78,8 +78,9 @@ class FewShot:
 
     def __post_init__(self) -> None:
         problems = []
-        if self.lm is not None and not isinstance(self.lm, LanguageModel):
-            problems.append(Problem(f"lm is a language model or None, got {self.lm!r}", "Load it: icl.load_model('smollm2').", field="lm"))
+        lm: object = self.lm
+        if lm is not None and not isinstance(lm, LanguageModel):
+            problems.append(Problem(f"lm is a language model or None, got {lm!r}", "Load it: icl.load_model('smollm2').", field="lm"))
         for field, least in (("shots", 0), ("max_new_tokens", 1), ("max_tokens", 1)):
             value = getattr(self, field)
             if value is not None and (not isinstance(value, int) or value < least):

@@ -17,12 +17,12 @@ FIELD = {"classify": "text", "choose": "question", "answer": "question"}
 
 
 @pytest.fixture(scope="module")
-def make(encoder_folder, tiny_lm):
+def make(encoder_folder, request):
     """(method, kind) -> a method as a suite builds it."""
 
     def make(name, kind):
         module = plugins.find("method", name).load()
-        context = context_for(kind, str(encoder_folder), tiny_lm if module.NEEDS_MODEL else None)
+        context = context_for(kind, str(encoder_folder), request.getfixturevalue("tiny_lm") if module.NEEDS_MODEL else None)
         return plugins.build("method", name, context)
 
     return make
