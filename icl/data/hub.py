@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import InputError, MissingExtraError, Problem
 from .rows import Row, Table, stream, table
 
-_FORM = re.compile(r"hf:(?P<name>[^@:/]+(?:/[^@:/]+)?)(?:/(?P<config>[^@:]+))?(?:@(?P<revision>[^:]+))?(?::(?P<split>[\w.\[\]%:+-]+))?")
+_FORM = re.compile(r"hf:(?P<name>[^@:/]+(?:/[^@:/]+)?)(?:/(?P<config>[^@:/]+))?(?:@(?P<revision>[^:]+))?(?::(?P<split>[\w.\[\]%:+-]+))?")
 _LOCAL_SPLITS = {"validation": "dev", "valid": "dev", "val": "dev"}
 _HUB_SPLITS = {"dev": ("validation", "dev", "valid"), "unlabelled": ("unsupervised", "unlabelled", "train")}
 
@@ -101,7 +101,7 @@ def has_split(text: str, split: str, data_root: Path | str | None) -> bool:
         known = datasets.get_dataset_split_names(hub.name, hub.config, revision=hub.revision)
     except Exception:  # not installed, or not to be had: loading the train split will say so
         return False
-    return split in known
+    return any(name in known for name in _HUB_SPLITS.get(split, (split,)))
 
 
 def dataset_rows(dataset: Any) -> Iterator[tuple[int, Row]]:
