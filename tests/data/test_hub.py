@@ -68,21 +68,16 @@ def test_neither_a_local_copy_nor_the_hub(tmp_path, monkeypatch):
         Task.load("hf:owner/nothing:test")
 
 
-# The data sets library hashes its tables by pickling them, which warns about a type of pyarrow.
-QUIET = pytest.mark.filterwarnings("ignore:Cannot (locate reference|pickle)")
-
-
-@QUIET
-def test_a_hub_data_set_in_memory():
+def test_a_hub_data_set_in_memory_gives_label_names(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    write(tmp_path / "coded" / "train.jsonl", [{"text": "a", "label": 1}, {"text": "b", "label": 0}, {"text": "c", "label": -1}])
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
-    data = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features)
-    task = Task.load(data, holdout=0)
+    task = Task.load(datasets.load_dataset("coded", split="train", features=features), holdout=0)
     assert [e.target for e in task.train] == ["yes", "no"]
     assert task.reasons == {"no label": 1}
 
 
-@QUIET
 def test_a_data_set_that_the_library_loads(tmp_path, monkeypatch):
     pytest.importorskip("datasets")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
