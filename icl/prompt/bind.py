@@ -218,7 +218,7 @@ def _field_problems(template: Template, kind: Kind, inputs: Sequence[str]) -> li
     known = {*inputs, *VARIABLES[kind], "fields"}
     found = []
     for name in sorted(set(inputs) & RESERVED):
-        if any(name in block.names for block in template.blocks.values()):
+        if any(name in block.names for block in template.blocks.values() if block.name != name):
             message = f"the input field '{name}' has the name of a variable of templates"
             found.append(Problem(message, f"Rename it: input: {{other_name: {name}}}.", template.file, field=name))
     seen: set[str] = set()

@@ -77,6 +77,9 @@ def compile_blocks(source: str, file: str, first_line: int = 1) -> dict[str, Blo
                 problems.append(
                     Problem(f"a template has no block '{node.name}'", suggest(node.name, BLOCKS), file, node.lineno, f"block {node.name}")
                 )
+            if node.name in found:
+                where = f"block {node.name}"
+                problems.append(Problem(f"the block '{node.name}' is defined twice", "Keep one of the two.", file, node.lineno, where))
             found[node.name] = node
         elif isinstance(node, nodes.Macro | nodes.Assign | nodes.AssignBlock):
             prelude.append(node)
@@ -105,8 +108,6 @@ def _parse(source: str, file: str) -> nodes.Template:
 def _hint(message: str) -> str:
     if "unknown tag" in message:
         return "Known: block, if, for, set, macro, call, filter, with, raw."
-    if "block" in message and "defined twice" in message:
-        return "Keep one of the two."
     return "Check the braces, quotes and end tags there."
 
 

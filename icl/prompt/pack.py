@@ -163,20 +163,22 @@ def _fit(job: _Job, hits: list[Hit], useful: Sequence[str]) -> tuple[list[Hit], 
         return tried(len(ranked))
     m = _start(job, [by_uid[uid] for uid in ranked], limit)
     kept, encoded, total = tried(m)
-    if total <= limit:
-        while m < len(ranked) and total + job.size(by_uid[ranked[m]]) <= limit + SLACK:
-            more = tried(m + 1)
-            if more[2] > limit:
-                break
-            m, (kept, encoded, total) = m + 1, more
-        return kept, encoded, total
+    too_many = len(ranked) + 1
     while total > limit and m:
-        freed = 0
+        too_many, freed = m, 0
         while m and (not freed or freed < total - limit - SLACK):
             m -= 1
             freed += job.size(by_uid[ranked[m]])
         kept, encoded, total = tried(m)
-    return (kept, encoded, total) if total <= limit else ([], None, job.total(encoded, exact=True))
+    if total > limit:
+        return [], None, job.total(encoded, exact=True)
+    # One more at a time, for what the estimates were wrong by.
+    while m < len(ranked) and m + 1 < too_many and total + job.size(by_uid[ranked[m]]) <= limit + SLACK:
+        more = tried(m + 1)
+        if more[2] > limit:
+            break
+        m, (kept, encoded, total) = m + 1, more
+    return kept, encoded, total
 
 
 def _start(job: _Job, ranked: Sequence[Hit], limit: int) -> int:

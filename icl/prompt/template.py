@@ -136,6 +136,11 @@ def _parsed(source: str, name: str, file: str | None) -> Template:
         raise InputError(Problem(f"{name!r} is no name for a template", "Use letters, digits, '-', '_' and '.'.", file))
     if len(source) > MAX_SOURCE:
         raise InputError(Problem(f"a template has at most {MAX_SOURCE:,} characters, this has {len(source):,}", "Shorten it.", where))
+    try:
+        source.encode()
+    except UnicodeEncodeError as error:
+        line = source.count("\n", 0, error.start) + 1
+        raise InputError(Problem("half a surrogate pair is no character", "Save the file as UTF-8.", where, line)) from None
     front, doc, body, first_line = split(source, where)
     blocks = compile_blocks(body, where, first_line)
     problems = [
