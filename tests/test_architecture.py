@@ -3,6 +3,8 @@
 import ast
 from pathlib import Path
 
+import icl
+
 ROOT = Path(__file__).resolve().parent.parent / "icl"
 RANK = {
     "errors": 0, "values": 1, "files": 1, "plugins": 1, "seeds": 1, "progress": 1, "protocols": 1, "weights": 1.5,
@@ -34,7 +36,10 @@ def icl_imports():
                 targets = [alias.name for alias in node.names]
             for target in targets:
                 if target.startswith("icl."):
-                    yield room_of(path), target.split(".")[1], f"{path.relative_to(ROOT.parent)}:{node.lineno}"
+                    name = target.split(".")[1]
+                    name = icl._WHERE[name].split(".")[1] if name in icl._WHERE else name  # a public name stands for its room
+                    if name != "__version__":
+                        yield room_of(path), name, f"{path.relative_to(ROOT.parent)}:{node.lineno}"
 
 
 def test_imports_point_down():
