@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -39,11 +39,20 @@ def icl(
     pass
 
 
-for command in (init.init, run.run, prompt.prompt, ls.ls, validate.validate):
+COMMANDS: tuple[Callable[..., int | None], ...] = (
+    init.init,
+    run.run,
+    prompt.prompt,
+    ls.ls,
+    validate.validate,
+    export.export,
+    predict.predict,
+    pull.pull,
+    doctor.doctor,
+)
+for command in COMMANDS:
     app.command(command.__name__)(guarded(command))
 app.add_typer(index.app, name="index")
-for command in (predict.predict, export.export, pull.pull, doctor.doctor):
-    app.command(command.__name__)(guarded(command))
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import itertools
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,14 +49,16 @@ def predict(
         raise InputError(
             Problem(f"'{out.suffix}' is no format that predictions are written in", "Give --out a name in .jsonl or .csv.", str(out))
         )
-    predictor = load(folder)
-    columns = _columns(predictor.inputs, input or ())
+    predictor: Any = load(folder)
+    renamed = _renamed(predictor.inputs, input or ())
     rows = read_rows(file)
+    columns: dict[str, str] = {}
     n_rows = n_failed = 0
     started = last = time.monotonic()
     with _writer(out) as write:
         while batch := list(itertools.islice(rows, ROWS_AT_A_TIME)):
-            for (line, _), prediction in zip(batch, _answer(predictor, batch, columns, file), strict=True):
+            columns = columns or _columns(predictor.inputs, renamed, batch[0][1], file)
+            for (line, _), prediction in zip(batch, _answer(predictor, batch, columns), strict=True):
                 write(line, prediction)
                 n_failed += prediction.answer is None
             n_rows += len(batch)
@@ -70,12 +73,12 @@ def predict(
     return PARTLY if n_failed else FINE
 
 
-def _columns(inputs: Sequence[str], given: Sequence[str]) -> dict[str, str]:
-    """Field -> column of the file: its own name unless `--input FIELD=COLUMN` says otherwise."""
-    columns = {field: field for field in inputs}
+def _renamed(inputs: Sequence[str], given: Sequence[str]) -> dict[str, str]:
+    """Field -> column, as `--input` says."""
+    renamed: dict[str, str] = {}
     for item in given:
         field, _, column = item.partition("=")
-        if field not in columns or not column:
+        if field not in inputs or not column:
             raise InputError(
                 Problem(
                     f"'{item}' does not name one of this predictor's fields",
@@ -83,29 +86,44 @@ def _columns(inputs: Sequence[str], given: Sequence[str]) -> dict[str, str]:
                     field="--input",
                 )
             )
-        columns[field] = column
+        renamed[field] = column
+    return renamed
+
+
+def _columns(inputs: Sequence[str], renamed: Mapping[str, str], row: Mapping[str, Any], file: Path) -> dict[str, str]:
+    """Field -> column of the file: as `--input` says, else of the field's name, else one that becomes it as an identifier (`Body text`).
+
+    Raises InputError naming every field that the file has no column for.
+    """
+    as_fields = {re.sub(r"\W+", "_", column, flags=re.ASCII).strip("_"): column for column in row}
+    columns = {field: renamed.get(field) or (field if field in row else as_fields.get(field, field)) for field in inputs}
+    problems = [
+        Problem(
+            f"there is no column '{column}', which the predictor's field '{field}' is read from",
+            f"Columns here: {', '.join(row)}. Say which it is: --input {field}=COLUMN.",
+            str(file),
+            1,
+            column,
+        )
+        for field, column in columns.items()
+        if column not in row
+    ]
+    if problems:
+        raise InputError(problems)
     return columns
 
 
-def _answer(predictor: Any, batch: Sequence[tuple[int, Mapping[str, Any]]], columns: Mapping[str, str], file: Path) -> list[Prediction]:
-    """One Prediction per row. Raises InputError, with every such row of the batch, where an input column is missing."""
-    problems = [
-        Problem(
-            f"the row has no '{column}', which the predictor's field '{field}' is read from",
-            f"Columns here: {', '.join(row)}. If it has another name in this file, say --input {field}=COLUMN.",
-            str(file),
-            line,
-            column,
-        )
-        for line, row in batch
-        for field, column in columns.items()
-        if row.get(column) is None
-    ]
-    if problems:
-        raise InputError(problems[:20])
-    queries = [{**{field: row[column] for field, column in columns.items()}, **_choices(row)} for _, row in batch]
-    answers: list[Prediction] = predictor.predict(queries)
-    return answers
+def _answer(predictor: Any, batch: Sequence[tuple[int, Mapping[str, Any]]], columns: Mapping[str, str]) -> list[Prediction]:
+    """One Prediction per row; a row that lacks an input column is answered with why."""
+    whole = [row for _, row in batch if all(row.get(column) is not None for column in columns.values())]
+    queries = [{**{field: row[column] for field, column in columns.items()}, **_choices(row)} for row in whole]
+    answers = iter(predictor.predict(queries) if queries else ())
+    return [_lacking(row, columns) if any(row.get(c) is None for c in columns.values()) else next(answers) for _, row in batch]
+
+
+def _lacking(row: Mapping[str, Any], columns: Mapping[str, str]) -> Prediction:
+    missing = [column for column in columns.values() if row.get(column) is None]
+    return Prediction("", None, why=f"the row has no {', '.join(repr(column) for column in missing)}")
 
 
 def _choices(row: Mapping[str, Any]) -> dict[str, Any]:

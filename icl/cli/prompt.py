@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from .rows import Columns, as_fields, read_rows_as_task, shortened
 
 if TYPE_CHECKING:
     from ..evaluate.prepare import Prepared
-    from ..values import Prompt
+    from ..values import Example, Kind, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,14 @@ def _from_pool(query: str, how: FromPool, names: Columns, templates: list[Path])
 
     assert how.pool is not None
     retriever: Any = how.retriever
+    examples: Sequence[Example]
+    labels: Sequence[str] = ()
+    kind: Kind | None = None
     if how.pool.is_dir():
         from ..retrieve import DemoIndex
 
         index = DemoIndex.open(how.pool)
-        examples, labels, kind = index.examples, (), None
+        examples = index.examples
         retriever = index if how.retriever == "knn" else how.retriever
     else:
         task = read_rows_as_task(how.pool, names, holdout=0)

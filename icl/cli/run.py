@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError, Problem
-from .guard import FINE, MISSED, PARTLY
+from ..files import load_yaml
+from .guard import FINE
 from .output import be_quiet, say, say_json, tell
 
 
@@ -17,8 +19,8 @@ from .output import be_quiet, say, say_json, tell
 class Changes:
     """What differs from the suite file in this run."""
 
-    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Judge on the first N test items of each task.")] = None
-    seed: Annotated[int | None, typer.Option(metavar="S", help="First seed.")] = None
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Judge on N test items of each task.")] = None
+    seed: Annotated[int | None, typer.Option(metavar="S", help="The first seed; the others follow it. [default: 0]")] = None
     set: Annotated[
         list[str] | None,
         typer.Option(
@@ -31,7 +33,9 @@ class Changes:
 class Places:
     """Where things are looked for."""
 
-    templates: Annotated[Path | None, typer.Option(metavar="FOLDER", help="A folder with your own templates.")] = None
+    templates: Annotated[
+        list[Path] | None, typer.Option(metavar="FOLDER", help="A folder with your own templates; may be given several times.")
+    ] = None
     plugins: Annotated[
         list[Path] | None,
         typer.Option(
@@ -47,9 +51,9 @@ def run(
     places: Places,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where results go; a run that is there already is resumed. [default: runs/SUITE-TIME]"),
+        typer.Option(metavar="FOLDER", help="Where results go; a run that is there already goes on. [default: runs/SUITE-TIME]"),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Show what would be computed and stop.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show cells, tokens and time before anything is computed, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The records of results.json on stdout instead of the table.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> int:
@@ -61,3 +65,43 @@ def run(
     from .. import suite as suites
 
     be_quiet(quiet)
+    what: dict[str, Any] = {
+        "limit": changes.limit,
+        "seed": changes.seed,
+        "overrides": overrides(changes.set or ()),
+        "templates": places.templates,
+        "plugins": places.plugins or (),
+        "data_root": places.data_root,
+    }
+    if plan:
+        planned = suites.plan(suite, **what)
+        if as_json:
+            say_json({"cells": planned.cells, "tokens_per_s": planned.tokens_per_s, "seconds": planned.seconds})
+        else:
+            say(planned.table())
+        return FINE
+    done = suites.run(suite, out, **what)
+    if as_json:
+        say_json(done.results)
+    else:
+        say(done.table())
+    tell(f"Results: {done.folder}")
+    return done.exit_code
+
+
+def overrides(given: Sequence[str]) -> dict[str, Any]:
+    """`["budgets=[16,64]"]` as keys and values; values are YAML. Raises InputError naming every one without a key."""
+    found: dict[str, Any] = {}
+    problems = []
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not key or not equals:
+            problems.append(Problem(f"'{item}' sets nothing", "Write KEY=VALUE, such as budgets=[16,64].", field="--set"))
+            continue
+        try:
+            found[key] = load_yaml(value).value
+        except InputError as error:
+            problems += [Problem(p.message, p.fix, field=f"--set {key}") for p in error.problems]
+    if problems:
+        raise InputError(problems)
+    return found

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import InputError, Problem
 from ..protocols import PromptCodec
-from .output import say, tell
+from .output import say
 from .rows import Columns, read_rows_as_task
 
 
@@ -95,4 +95,5 @@ def _codec(model: str | None) -> PromptCodec | None:
         return None
     from ..model import load_codec
 
-    return load_codec(model)
+    codec: PromptCodec = load_codec(model)
+    return codec
