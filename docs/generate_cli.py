@@ -37,7 +37,7 @@ def _section(command: Any, path: str) -> list[str]:
     rows = [(f"`{_argument(a).strip('[]')}`", a.help) for a in arguments]
     rows += [(f"`{_option(o)}`", _with_default(o)) for o in options]
     if rows:
-        parts.append("| | |\n|---|---|\n" + "\n".join(f"| {name} | {_paragraph(text)} |" for name, text in rows))
+        parts.append("| | |\n|---|---|\n" + "\n".join(f"| {_cell(name)} | {_cell(_paragraph(text))} |" for name, text in rows))
     if command.epilog:
         parts.append(_paragraph(command.epilog))
     for name in subcommands:
@@ -47,7 +47,7 @@ def _section(command: Any, path: str) -> list[str]:
 
 def _argument(argument: Any) -> str:
     name = (argument.metavar or argument.name.upper()).strip("[]")
-    name = f"{name}…" if argument.nargs == -1 else name
+    name = f"{name}…" if argument.nargs == -1 and not name.endswith("…") else name
     return name if argument.required else f"[{name}]"
 
 
@@ -55,16 +55,20 @@ def _option(option: Any) -> str:
     names = ", ".join([*option.opts, *option.secondary_opts])
     if option.is_flag:
         return names
-    return f"{names} {option.metavar or str(option.type.name).upper()}"
+    return f"{names} {option.metavar or 'VALUE'}"
 
 
 def _with_default(option: Any) -> str:
-    shown = option.default not in (None, False, (), []) and not callable(option.default)
+    shown = option.default is not None and option.default is not False and option.default != [] and not callable(option.default)
     return f"{option.help} Default: `{option.default}`." if shown else option.help
 
 
 def _paragraph(text: str | None) -> str:
-    return " ".join((text or "").split()).replace("|", "\\|")
+    return " ".join((text or "").split())
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def main() -> int:

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from .guard import guarded
+from .options import AsJson, Quiet
 from .output import be_quiet, columns, say, say_json, tell
 from .rows import Columns, as_fields, read_rows_as_task, shortened
 
 app = typer.Typer(help="Build, inspect and search a demonstration index.", no_args_is_help=True, rich_markup_mode=None)
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of an index.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
 @app.command()
@@ -23,7 +23,7 @@ def build(
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the index goes.")],
     names: Columns,
     encoder: Annotated[str, typer.Option(metavar="NAME", help="A catalogue name, a hub id or a sentence-transformers folder.")] = "minilm",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Embed every row of a file and write rows, vectors and manifest into one folder."""
     from ..retrieve import DemoIndex
@@ -74,7 +74,7 @@ def verify(folder: Folder) -> None:
 def search(
     folder: Folder,
     query: Annotated[str, typer.Argument(metavar="QUERY", help="A text; a JSON object of fields where there are several.")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many rows.")] = 8,
+    k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many rows.")] = 8,
     as_json: AsJson = False,
 ) -> None:
     """Show the rows nearest to a query: similarity, label, uid, text."""

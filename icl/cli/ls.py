@@ -11,6 +11,7 @@ import typer
 
 from .. import plugins as components
 from ..errors import UnknownNameError
+from .options import AsJson, Plugins, Templates
 from .output import columns, say, say_json
 
 PACKAGED, OWN, HIDES = "packaged", "own", "own, hides a packaged one"
@@ -34,13 +35,9 @@ def ls(
             help="templates, suites, methods, selectors, orders, calibrations, metrics or models; all of them if left out.",
         ),
     ] = None,
-    templates: Annotated[
-        list[Path] | None, typer.Option(metavar="FOLDER", help="A folder with your own templates; may be given several times.")
-    ] = None,
-    plugins: Annotated[
-        list[Path] | None, typer.Option(metavar="FOLDER", help="A folder with your own selectors, metrics, …; may be given several times.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+    templates: Templates = None,
+    plugins: Plugins = None,
+    as_json: AsJson = False,
 ) -> None:
     """List what is there, and where it comes from.
 

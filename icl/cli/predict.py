@@ -20,6 +20,7 @@ from ..files import atomic_write
 from ..progress import PLAIN_EVERY_S, note
 from ..values import Prediction
 from .guard import FINE, PARTLY
+from .options import Quiet
 from .output import be_quiet, tell
 
 ROWS_AT_A_TIME = 256
@@ -35,7 +36,7 @@ def predict(
         list[str] | None,
         typer.Option(metavar="FIELD=COLUMN", help="Where a field has another name in this file; may be given several times."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: Quiet = False,
 ) -> int:
     """Answer the rows of a file with a saved predictor.
 

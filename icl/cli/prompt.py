@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, Problem, suggest
+from .options import Plugins, Templates
 from .output import columns, say_exactly, say_json, tell
 from .rows import Columns, as_fields, read_rows_as_task, shortened
 
@@ -55,9 +56,8 @@ def prompt(
     suite: FromSuite,
     pool: FromPool,
     names: Columns,
-    templates: Annotated[
-        list[Path] | None, typer.Option(metavar="FOLDER", help="A folder with your own templates; may be given several times.")
-    ] = None,
+    templates: Templates = None,
+    plugins: Plugins = None,
     as_json: Annotated[bool, typer.Option("--json", help="Text, messages, demonstrations and counts as JSON.")] = False,
 ) -> None:
     """Print exactly what the model reads for one query.
@@ -66,9 +66,9 @@ def prompt(
     similarity, its token count and what was dropped go to stderr.
     """
     if pool.pool is not None:
-        made = _from_pool(suite_or_query, pool, names, templates or [])
+        made = _from_pool(suite_or_query, pool, names, templates, plugins)
     elif suite.item is not None:
-        made = _from_suite(suite_or_query, suite, templates or [])
+        made = _from_suite(suite_or_query, suite, templates, plugins)
     else:
         raise InputError(
             Problem(
@@ -84,7 +84,7 @@ def prompt(
         tell(line)
 
 
-def _from_pool(query: str, how: FromPool, names: Columns, templates: list[Path]) -> Prompt:
+def _from_pool(query: str, how: FromPool, names: Columns, templates: Sequence[Path] | None, plugins: Sequence[Path] | None) -> Prompt:
     from .. import FewShot
 
     assert how.pool is not None
@@ -103,18 +103,18 @@ def _from_pool(query: str, how: FromPool, names: Columns, templates: list[Path])
         examples, labels, kind = task.train, task.labels, task.kind
     method = FewShot(
         None, template=how.template, retriever=retriever, order=how.order, shots=how.shots, format=how.format,
-        max_tokens=how.max_tokens, templates=templates or None, tokenizer=how.tokenizer, seed=how.seed,
+        max_tokens=how.max_tokens, templates=templates or None, plugins=tuple(plugins or ()), tokenizer=how.tokenizer, seed=how.seed,
     )  # fmt: skip
     made: Prompt = method.fit(examples, labels=labels, kind=kind).prompt(as_fields(query))
     return made
 
 
-def _from_suite(source: str, which: FromSuite, templates: list[Path]) -> Prompt:
+def _from_suite(source: str, which: FromSuite, templates: Sequence[Path] | None, plugins: Sequence[Path] | None) -> Prompt:
     """What `run` gives the model for that item: the task after the leak guard, the largest label budget, the first seed."""
     from ..evaluate import load_suite
     from ..evaluate.prepare import prepare
 
-    prepared = prepare(load_suite(source, templates=templates))
+    prepared = prepare(load_suite(source, templates=templates or (), plugins=plugins or ()))
     cells = [
         cell
         for cell in prepared.cells

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
+from .options import Quiet
 from .output import be_quiet, say
 
 
 def pull(
     name: Annotated[str, typer.Argument(metavar="NAME", help="smollm2 or minilm; see: icl ls models.")],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fetch catalogue weights into the cache.
 

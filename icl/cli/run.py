@@ -12,6 +12,7 @@ import typer
 from ..errors import InputError, Problem
 from ..files import load_yaml
 from .guard import FINE
+from .options import Plugins, Quiet, Templates
 from .output import be_quiet, say, say_json, tell
 
 
@@ -33,15 +34,8 @@ class Changes:
 class Places:
     """Where things are looked for."""
 
-    templates: Annotated[
-        list[Path] | None, typer.Option(metavar="FOLDER", help="A folder with your own templates; may be given several times.")
-    ] = None
-    plugins: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FOLDER", help="A folder with your own selectors, metrics, …, whose Python is imported; may be given several times."
-        ),
-    ] = None
+    templates: Templates = None
+    plugins: Plugins = None
     data_root: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Local copies of public data sets.")] = None
 
 
@@ -55,7 +49,7 @@ def run(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show cells, tokens and time before anything is computed, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The records of results.json on stdout instead of the table.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: Quiet = False,
 ) -> int:
     """Run a suite: methods side by side on the same test items.
 

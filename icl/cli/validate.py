@@ -11,6 +11,7 @@ import typer
 
 from ..errors import InputError, Problem
 from ..protocols import PromptCodec
+from .options import Plugins, Templates
 from .output import say
 from .rows import Columns, read_rows_as_task
 
@@ -22,12 +23,8 @@ class With:
     model: Annotated[
         str | None, typer.Option(metavar="M", help="Also check templates against this model's tokenizer; the model itself is not loaded.")
     ] = None
-    templates: Annotated[
-        list[Path] | None, typer.Option(metavar="FOLDER", help="A folder with your own templates; may be given several times.")
-    ] = None
-    plugins: Annotated[
-        list[Path] | None, typer.Option(metavar="FOLDER", help="A folder with your own selectors, metrics, …; may be given several times.")
-    ] = None
+    templates: Templates = None
+    plugins: Plugins = None
 
 
 def validate(
