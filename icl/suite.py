@@ -22,7 +22,6 @@ from .evaluate.prepare import Prepared, prepare
 from .evaluate.results import MANIFEST, REPORT, RESULTS, TIMING, assemble, timing, write_json
 from .evaluate.store import RunStore, refuse_if_busy
 from .files import read_text, write_text
-from .progress import note
 from .protocols import LanguageModel
 from .report import plan_table, table
 from .values import Prediction, canonical_json
@@ -176,8 +175,6 @@ def run(
         if not interrupted:
             write_json(folder / RESULTS, document)
         write_json(folder / TIMING, clock)
-    if interrupted:
-        note(f"interrupted; go on with: {command}")
     return Run(folder, json.loads(json.dumps(document)), clock, data, interrupted, command)
 
 
