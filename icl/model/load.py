@@ -103,7 +103,7 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> Any:
     try:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(folder, **arguments)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # as for models below
         raise InputError(_unloadable("tokenizer", name, where, error)) from None
 
 
@@ -203,11 +203,13 @@ def _quantised(quantization: str, device: str, dtype: Any) -> dict[str, Any]:
 def _from_pretrained(folder: str, arguments: Mapping[str, Any], name: str, where: str) -> Any:
     from transformers import AutoModelForCausalLM
 
+    from .limits import is_out_of_memory
+
     try:
         with quiet_transformers():
             return AutoModelForCausalLM.from_pretrained(folder, **arguments)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "out of memory" in str(error).lower():
+    except Exception as error:  # damaged files fail in whatever way their reader has: safetensors, pickle, json, shapes
+        if is_out_of_memory(error):
             raise
         raise InputError(_unloadable("model", name, where, error)) from None
 
@@ -238,10 +240,11 @@ def _adapted(model: Any, folder: Path) -> Any:
     from peft import PeftModel
 
     try:
-        merged = PeftModel.from_pretrained(model, str(folder))
-        return merged.merge_and_unload() if getattr(model, "quantization_method", None) is None else merged
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        with quiet_transformers():
+            adapted = PeftModel.from_pretrained(model, str(folder))
+            return adapted.merge_and_unload() if getattr(model, "quantization_method", None) is None else adapted.get_base_model()
+    except Exception as error:  # as for models above
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputError(
             Problem(f"the adapter '{folder}' does not fit the model: {reason}", "Use the base model it was trained on.", field="adapter")
         ) from None

@@ -162,9 +162,8 @@ class TorchModel:
         items = rows[0].items
         if len(items) > 1:
             return [pack(half, self.limits.row_tokens) for half in (items[: len(items) // 2], items[len(items) // 2 :])]
-        apart = pack_apart(items)
-        if len(apart) > 1 and self.examined.path == "tree":
-            return [[row] for row in apart]
+        if len({read.continuation for read in rows[0].reads}) > 1:
+            return [[row] for row in pack_apart(items)]
         raise IclError(
             f"a single sequence of {len(rows[0])} tokens does not fit into the memory of {self.device}\n"
             "  Use a smaller model, dtype bfloat16, a quantised model, or shorter prompts."

@@ -1,0 +1,165 @@
+"""Where models come from, and what is said when they do not come."""
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+import tiny
+
+import icl
+from icl.errors import InputError, MissingExtraError
+from icl.model import load_codec
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny.save(tmp_path_factory.mktemp("tiny") / "llama", chat="chatml")
+
+
+def test_a_folder(folder):
+    lm = icl.load_model(str(folder), device="cpu")
+    assert (lm.dtype, lm.device, lm.window) == ("float32", "cpu", 512)
+    again = icl.load_model(**lm.reference)
+    assert again.fingerprint == lm.fingerprint
+    assert again.loglikelihoods(["a"], [[" b", " c"]]) == lm.loglikelihoods(["a"], [[" b", " c"]])
+    assert lm.loglikelihoods(["a"], [[" b"]])[0][0] == pytest.approx(
+        tiny.lm("llama", "chatml").loglikelihoods(["a"], [[" b"]])[0][0], abs=1e-5
+    )
+
+
+def test_dtype_is_named_and_part_of_the_fingerprint(folder):
+    lm, half = icl.load_model(str(folder), device="cpu"), icl.load_model(str(folder), device="cpu", dtype="bf16")
+    assert half.dtype == "bfloat16"
+    assert half.fingerprint != lm.fingerprint
+    assert half.examined.path == "tree"
+    assert abs(half.loglikelihoods(["a b c"], [[" d"]])[0][0] - lm.loglikelihoods(["a b c"], [[" d"]])[0][0]) < 0.2
+
+
+def test_an_adapter_changes_scores_and_fingerprint(folder, tmp_path):
+    from copy import deepcopy
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT uses a name that transformers is about to drop
+        tuned = get_peft_model(deepcopy(tiny.model("llama")), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+        tuned.save_pretrained(tmp_path / "adapter")
+    plain, lm = icl.load_model(str(folder), device="cpu"), icl.load_model(str(folder), device="cpu", adapter=tmp_path / "adapter")
+    assert lm.fingerprint != plain.fingerprint
+    assert lm.loglikelihoods(["a b c"], [[" d"]]) != plain.loglikelihoods(["a b c"], [[" d"]])
+    assert icl.load_model(**lm.reference).fingerprint == lm.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "./no/such/model"}, "the model folder './no/such/model' does not exist"),
+        ({"name": "missing.gguf"}, "the model file 'missing.gguf' does not exist"),
+        ({"name": "org/no-such-model"}, "there is no model 'org/no-such-model'"),
+        ({"name": "minilm"}, "is a sentence encoder"),
+        ({"name": "https://localhost/v1#m"}, "remote models are not part of this version"),
+        ({"name": "smollm2", "dtype": "float23"}, "Did you mean 'float32'"),
+        ({"name": "smollm2", "quantization": "3bit"}, "is no quantisation"),
+        ({"name": "smollm2", "revision": "main"}, "has no revisions"),
+    ],
+)
+def test_what_cannot_be_loaded_says_what_to_do(arguments, message):
+    with pytest.raises(InputError, match=message) as caught:
+        icl.load_model(**arguments)
+    assert all(problem.fix for problem in caught.value.problems)
+
+
+def test_a_missing_folder_shows_its_neighbours(folder):
+    with pytest.raises(InputError, match="holds: llama"):
+        icl.load_model(str(folder.parent / "lama"))
+
+
+def test_options_of_a_real_folder(folder, tmp_path):
+    for options, message in [
+        ({"adapter": tmp_path}, "no adapter folder"),
+        ({"device": "kuda"}, "is no device"),
+        ({"memory": "much"}, "is no amount of memory"),
+        ({"max_batch": 0}, "max_batch is 0"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            icl.load_model(str(folder), **options)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no config.json \(found: nothing\)"):
+        icl.load_model(str(tmp_path / "empty"))
+
+
+def test_quantisation_needs_its_extra(folder):
+    import importlib.util
+
+    if importlib.util.find_spec("bitsandbytes") is not None:
+        pytest.skip("bitsandbytes is installed")
+    with pytest.raises(MissingExtraError, match="bitsandbytes"):
+        icl.load_model(str(folder), quantization="8bit")
+
+
+def test_a_broken_folder_is_a_clear_error(folder, tmp_path):
+    import shutil
+
+    broken = shutil.copytree(folder, tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        icl.load_model(str(broken))
+
+
+def test_a_codec_without_the_language_model_and_without_torch(folder):
+    code = (
+        f"import sys; from icl.model import load_codec; c = load_codec({str(folder)!r}); "
+        "c.chat([{'role': 'user', 'content': 'hi'}]); print(c.plain('Review: good').ids, 'torch' in sys.modules)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tiny.Path(__file__).parents[2]
+    ).stdout
+    from icl.model.codec import TokenizerCodec
+    from icl.model.tokenizer import from_transformers
+
+    expected = TokenizerCodec(from_transformers(tiny.tokenizer("chatml"))).plain("Review: good").ids
+    assert out.strip() == f"{expected} False"
+
+
+def test_the_light_tokenizer_is_the_same_as_transformers(folder):
+    from icl.model.codec import TokenizerCodec
+    from icl.model.load import load_tokenizer
+    from icl.model.tokenizer import from_transformers
+
+    light, full = load_codec(folder), TokenizerCodec(from_transformers(load_tokenizer(str(folder))))
+    dialogue = [
+        {"role": "user", "content": "Hello <|im_end|> there"},
+        {"role": "assistant", "content": "x"},
+        {"role": "user", "content": "y"},
+    ]
+    for turns in (dialogue, dialogue[2:]):
+        assert light.chat(turns) == full.chat(turns)
+    assert light.plain("Review: <s> good") == full.plain("Review: <s> good")
+    assert light.tokens.controls == full.tokens.controls
+    assert (light.tokens.bos, light.tokens.eos, light.tokens.prefix) == (full.tokens.bos, full.tokens.eos, full.tokens.prefix)
+
+
+def test_load_codec_of_a_function():
+    assert load_codec(lambda text: len(text)).count("abc") == 3
+
+
+def test_doctor_names_the_path(folder):
+    from icl.model import doctor
+
+    lines = doctor(str(folder))
+    assert any("python" in line for line in lines)
+    assert any(line.startswith("path: tree") for line in lines)
+    assert any(line.startswith("determinism: repeated bit-identical") for line in lines)
+    assert any("cpu" in line for line in doctor())
+
+
+@pytest.mark.smollm2
+def test_the_catalogue_model_and_its_gguf(tmp_path):
+    lm = icl.load_model("smollm2", device="cpu")
+    assert (lm.window, lm.dtype, lm.codec.tokens.prefix) == (8192, "float32", ())
+    assert lm.examined.path == "tree"
+    assert load_codec("smollm2").plain("Hello world").ids == lm.codec.plain("Hello world").ids
+    assert len(lm.codec.plain("Hello world").ids) == 2

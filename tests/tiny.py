@@ -1,0 +1,177 @@
+"""Tiny real models for tests: random weights of many architectures, and a byte-level tokenizer trained on a few sentences.
+
+Everything has a fixed seed. Weights are drawn wide, so that a wrong mask or position changes a score by far more than rounding does.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+CORPUS = [
+    "Review: a moving, quiet film about people.\nSentiment: positive",
+    "Review: the plot is a mess and the jokes are old.\nSentiment: negative",
+    "Question: What is the capital of France?\nAnswer: Paris",
+    "Article: shares fell on Monday as oil prices rose.\nTopic: business",
+    "Article: the team won the cup after extra time.\nTopic: sports",
+    "user system assistant Message: where is my order? Intent: delivery",
+    "def add(a, b):\n    return a + b\n",
+    "<|im_start|>user\nHello there!<|im_end|> numbers 0 1 2 3 4 5 6 7 8 9 and words, words and words.",
+] * 4
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+INVENTING = (
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}" + CHATML
+)
+LLAMA3 = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + m['content'] | trim "
+    "+ '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported') }}{% endif %}{% endfor %}"
+)
+GEMMA = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' + m['content'] | trim "
+    "+ '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+THINKING = CHATML[: CHATML.index("{% if add_generation_prompt %}")] + (
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+)
+CHATS = {"chatml": CHATML, "inventing": INVENTING, "llama3": LLAMA3, "mistral": MISTRAL, "gemma": GEMMA, "thinking": THINKING}
+SPECIAL = [
+    "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]",
+    "<start_of_turn>", "<end_of_turn>",
+]  # fmt: skip
+VOCABULARY = 420
+
+
+@cache
+def _backend(bos: bool, eos: bool) -> str:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    backend.train_from_iterator(CORPUS, trainer)
+    if bos or eos:
+        single = f"{'<s> ' if bos else ''}$A{' </s>' if eos else ''}"
+        backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=[("<s>", 0), ("</s>", 1)])
+    return str(backend.to_str())
+
+
+def tokenizer(chat: str | None = None, *, bos: bool = False, eos: bool = False) -> Any:
+    """A transformers tokenizer; chat: a name in CHATS. bos, eos: added by the tokenizer itself to a plain text."""
+    from tokenizers import AddedToken, Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer.from_str(_backend(bos, eos))
+    if chat == "thinking":  # as Qwen3: steering tokens that are not marked special
+        backend.add_tokens([AddedToken("<think>", normalized=False), AddedToken("</think>", normalized=False)])
+    made = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    if chat:
+        made.chat_template = CHATS[chat]
+    return made
+
+
+def _config(name: str) -> Any:
+    import transformers as t
+
+    size = {
+        "vocab_size": VOCABULARY + 8,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+    }
+    llama = {
+        **size,
+        "num_key_value_heads": 2,
+        "intermediate_size": 48,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.3,
+        "pad_token_id": 1,
+    }
+    wide = {**size, "initializer_range": 0.3}
+    n_embd = {
+        "vocab_size": VOCABULARY + 8,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "initializer_range": 0.3,
+    }
+    match name:
+        case "gpt2":
+            return t.GPT2Config(**n_embd, n_positions=512)
+        case "llama":
+            return t.LlamaConfig(**llama)
+        case "qwen3":
+            return t.Qwen3Config(**llama, head_dim=8)
+        case "gpt-neox":
+            return t.GPTNeoXConfig(**wide, intermediate_size=48, max_position_embeddings=512)
+        case "opt":
+            return t.OPTConfig(**size, ffn_dim=48, max_position_embeddings=512, word_embed_proj_dim=32, init_std=0.3, pad_token_id=1)
+        case "mistral":
+            return t.MistralConfig(**llama, sliding_window=16)
+        case "gemma2":
+            return t.Gemma2Config(**llama, head_dim=8, sliding_window=16, query_pre_attn_scalar=8)
+        case "gemma3":
+            return t.Gemma3TextConfig(
+                **llama, head_dim=8, sliding_window=16, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]
+            )
+        case "phi":
+            return t.PhiConfig(**wide, intermediate_size=48, max_position_embeddings=512)
+        case "falcon":
+            return t.FalconConfig(**wide, max_position_embeddings=512, alibi=False)
+        case "falcon-alibi":
+            return t.FalconConfig(**wide, max_position_embeddings=512, alibi=True)
+        case "bloom":
+            return t.BloomConfig(**wide)
+        case "mpt":
+            return t.MptConfig(vocab_size=VOCABULARY + 8, d_model=32, n_heads=4, n_layers=2, max_seq_len=512, initializer_range=0.3)
+        case "mamba":
+            return t.MambaConfig(**{k: v for k, v in wide.items() if k != "num_attention_heads"}, state_size=4)
+    raise ValueError(name)
+
+
+REQUIRED = ("gpt2", "llama", "qwen3", "gpt-neox", "opt")
+FURTHER = ("mistral", "gemma2", "gemma3", "phi", "falcon", "falcon-alibi", "bloom", "mpt", "mamba")
+
+
+@cache
+def model(name: str) -> Any:
+    """A random model of the architecture, fp32, on the CPU. Shared: do not change it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    made = AutoModelForCausalLM.from_config(_config(name), dtype=torch.float32).eval()
+    made.generation_config.pad_token_id = 1
+    return made
+
+
+def lm(name: str = "llama", chat: str | None = None, *, bos: bool = False, **options: Any) -> Any:
+    """A LanguageModel over `model(name)`."""
+    from icl.model import TorchModel
+
+    return TorchModel(model(name), tokenizer(chat, bos=bos), name=f"tiny-{name}", **options)
+
+
+def save(folder: Path, name: str = "llama", chat: str | None = None) -> Path:
+    """Write a tiny model as a folder that `load_model` takes."""
+    model(name).save_pretrained(folder)
+    tokenizer(chat).save_pretrained(folder)
+    return folder
