@@ -23,7 +23,9 @@ def make(encoder_folder, request):
     def make(name, kind):
         module = plugins.find("method", name).load()
         context = context_for(kind, str(encoder_folder), request.getfixturevalue("tiny_lm") if module.NEEDS_MODEL else None)
-        return plugins.build("method", name, context)
+        # A random model never ends its answer by itself.
+        short = {"max_new_tokens": 6} if "max_new_tokens" in module.Settings.model_fields else {}
+        return plugins.build("method", {name: short}, context)
 
     return make
 
