@@ -8,9 +8,11 @@ from typing import Any
 _WHERE = {
     "load_encoder": "encoders",
     "SentenceEncoder": "encoders",
+    "same_encoder": "encoders",
     "DemoIndex": "index",
     "build_retriever": "retriever",
     "build_order": "retriever",
+    "without_duplicates": "retriever",
 }
 __all__ = sorted(_WHERE)
 

@@ -19,6 +19,7 @@ from ..protocols import Encoder
 from ..values import digest
 from ..weights import CATALOGUE, fetch, quiet_transformers
 from .embedding_cache import EmbeddingCache
+from .nearest import faiss
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,9 +179,16 @@ def text_key(text: str) -> bytes:
 
 
 def _fingerprint(folder: Path) -> str:
+    names = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and p.name not in _NOT_THE_MODEL)
+    names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+    stats = [(folder / name).stat() for name in names]
+    return _hashed(folder, tuple((name.as_posix(), stat.st_size, stat.st_mtime_ns) for name, stat in zip(names, stats, strict=True)))
+
+
+@lru_cache(maxsize=16)
+def _hashed(folder: Path, files: tuple[tuple[str, int, int], ...]) -> str:
     """`MODEL+RUNTIME`: the model's files and how they are used; the versions of the libraries that compute."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _NOT_THE_MODEL)
-    model = digest([_RULE, [[p.relative_to(folder).as_posix(), sha256_file(p)] for p in files]])
+    model = digest([_RULE, [[name, sha256_file(folder / name)] for name, _, _ in files]])
     return f"{model}+{digest([[name, _version(name)] for name in _RUNTIME], size=4)}"
 
 
@@ -211,8 +219,7 @@ class _Model:
                         str(folder),
                     )
                 ) from error
-        import faiss  # noqa: F401  # after torch, as on macOS the other order crashes; the first search then need not wait for it
-
+        faiss()  # now, so that the first search need not wait for it
         self._model.eval()
         self._lock = threading.Lock()
         prompts = self._model.prompts or {}

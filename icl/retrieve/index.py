@@ -276,7 +276,7 @@ class DemoIndex:
                 Problem(
                     f"the index was built with encoder '{self._entry.name}' ({self._entry.fingerprint}), "
                     f"'{encoder.name}' is another one ({encoder.fingerprint})",
-                    "Open it with encoder= the one it was built with, or build it again: icl index build …",
+                    "Open it with encoder= the one it was built with, or build it again: icl index build FILE --to FOLDER",
                     str((self._folder or Path()) / store.MANIFEST),
                 )
             )

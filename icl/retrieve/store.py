@@ -12,6 +12,7 @@ leaves the old index or the new one, and a reader keeps the files it has open. N
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -37,7 +38,7 @@ SCHEMA: Literal[1] = 1
 BLOCK_BYTES = 1 << 16
 SAMPLED_BLOCKS = 64
 _OURS = re.compile(r"(rows|vectors)-[0-9a-f]{16}\.(jsonl|table|f32|sums)")
-REBUILD = "The files were changed after they were written. Build the index again: icl index build …"
+REBUILD = "Something changed the files after they were written. Build the index again: icl index build FILE --to {}"
 
 
 class _Strict(BaseModel):
@@ -162,7 +163,8 @@ def write(
         write_text(folder / MANIFEST, json.dumps(manifest.model_dump(by_alias=True), indent=2, ensure_ascii=False) + "\n")
         kept = {entry.name for entry in _entries(files)}
         for path in folder.iterdir():
-            if _OURS.fullmatch(path.name) and path.name not in kept:  # the old version, or what a killed process left
+            # The old version, and what a killed process left.
+            if (_OURS.fullmatch(path.name) and path.name not in kept) or path.match(f".{MANIFEST}.*.tmp"):
                 path.unlink(missing_ok=True)
     return manifest
 
@@ -256,7 +258,9 @@ def read_manifest(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise InputError(
             Problem(
-                "there is no index: the folder does not exist", "Build it with: icl index build …, or give the right path.", str(folder)
+                "there is no index: the folder does not exist",
+                f"Build it with: icl index build FILE --to {folder}, or give the right path.",
+                str(folder),
             )
         )
     try:
@@ -265,12 +269,12 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(
             Problem(
                 f"the folder holds no index: it has no {MANIFEST}",
-                "Build one with: icl index build …, or give the right path.",
+                f"Build one with: icl index build FILE --to {folder}, or give the right path.",
                 str(folder),
             )
         ) from None
     except OSError as error:
-        raise InputError(Problem(f"the index cannot be read: {error.strerror}", REBUILD, str(path))) from None
+        raise InputError(Problem(f"the index cannot be read: {error.strerror}", REBUILD.format(path.parent), str(path))) from None
     try:
         value = json.loads(text)
         if isinstance(value, dict) and isinstance(value.get("schema"), int) and value["schema"] > SCHEMA:
@@ -309,7 +313,7 @@ def _check_sha256(folder: Path, entry: FileEntry) -> None:
 
 def damaged(path: Path, what: str) -> InputError:
     """The error for a file of an index that is not what was written."""
-    return InputError(Problem(f"the index is damaged: {what}", REBUILD, str(path)))
+    return InputError(Problem(f"the index is damaged: {what}", REBUILD.format(path.parent), str(path)))
 
 
 def _mapped(path: Path, dtype: str) -> NDArray[Any]:
@@ -351,7 +355,10 @@ class StoredRows(Sequence[Example]):
         row_id, end, check_sum = (int(value) for value in self._table[i])
         line = self._bytes[start:end].tobytes() if 0 <= start <= end else b""
         if line_sum(line) == check_sum:
-            found, example = read_row(line)
-            if found == row_id:
-                return example
-        raise InputError(Problem("the index is damaged: the row is not what was written", REBUILD, str(self._path), i + 1))
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                found, example = read_row(line)
+                if found == row_id:
+                    return example
+        raise InputError(
+            Problem("the index is damaged: the row is not what was written", REBUILD.format(self._path.parent), str(self._path), i + 1)
+        )

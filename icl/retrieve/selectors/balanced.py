@@ -23,14 +23,14 @@ def build(settings: Settings, context: Context) -> Selector:
     From the whole pool: at random, less the query itself. Among candidates: the best of each label, in their order of rank.
     """
     seed = context.seed
-    labels = FromPool(context.pool, _by_label)
+    by_label = FromPool(context.pool, _by_label)
 
-    def draw(k: int, own: str, parts: tuple[str, ...]) -> list[Hit]:
-        names = sorted(labels())
+    def draw(labels: dict[str, list[Example]], k: int, own: str, parts: tuple[str, ...] = ()) -> list[Hit]:
+        names = sorted(labels)
         rng_for(seed, "balanced", *parts).shuffle(names)
         queues = []
         for name in names:
-            queue = list(labels()[name])
+            queue = list(labels[name])
             rng_for(seed, "balanced", name, *parts).shuffle(queue)
             queues.append([example for example in queue if example.uid != own])
         # Mixed by a key of each row, so that rows of one label do not stand together, nor labels in a cycle.
@@ -40,11 +40,12 @@ def build(settings: Settings, context: Context) -> Selector:
     def select(queries: Sequence[Example], k: int, candidates: list[list[Hit]] | None) -> list[list[Hit]]:
         if candidates is not None:
             return [_among([hit for hit in hits if hit.uid != query.uid], k) for query, hits in zip(queries, candidates, strict=True)]
+        labels = by_label()
         if settings.per_query:
-            return [draw(k, query.uid, (query.uid,)) for query in queries]
-        shared = draw(k, "", ())
+            return [draw(labels, k, query.uid, (query.uid,)) for query in queries]
+        shared = draw(labels, k, "")
         inside = {hit.uid for hit in shared}
-        return [draw(k, query.uid, ()) if query.uid in inside else list(shared) for query in queries]
+        return [draw(labels, k, query.uid) if query.uid in inside else list(shared) for query in queries]
 
     return select
 
