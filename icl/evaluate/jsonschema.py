@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import packaged, write_text
 from ..plugins import NoSettings, available
 from ..readout import READOUTS
 from .schema import Suite
@@ -60,3 +62,14 @@ _COMPONENT_OPTIONS: dict[str, dict[str, Any]] = {
     "readout": {"enum": list(READOUTS)},
 }
 """Options of methods that name another component."""
+
+
+def write_schema(path: Path | None = None) -> Path:
+    """Write the schema of what is packaged, by default beside the packaged suites."""
+    path = path or packaged("eval_suites") / "suite.schema.json"
+    write_text(path, json.dumps(suite_schema(), ensure_ascii=False, indent=1) + "\n")
+    return path
+
+
+if __name__ == "__main__":
+    print(write_schema())

@@ -185,7 +185,7 @@ def to_json(prediction: Prediction) -> str:
 
 def from_json(text: str) -> Prediction:
     """The other half of `to_json`."""
-    value: dict[str, Any] = json.loads(text)
+    value: dict[str, Any] = {"answer": None, **json.loads(text)}
     if "scores" in value:
         scores: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value["scores"].items()}
         value["scores"] = LabelScores(**scores)
