@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -194,8 +195,10 @@ def field_text(value: FieldValue) -> str:
 
 def normalised_text(text: str) -> str:
     """For comparing texts: NFKC, case folded, letters and digits only, single spaces."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(c if c.isalnum() else " " for c in folded).split())
+    return _NOT_ALNUM.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+_NOT_ALNUM = re.compile(r"[\W_]+")
 
 
 def as_query(query: Example | Mapping[str, Any] | str, inputs: Sequence[str]) -> Example:

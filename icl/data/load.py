@@ -220,6 +220,10 @@ def _check_usable(tables: Mapping[str, Table], reads: Mapping[str, Read]) -> Non
 
 def _labels(request: Request, kind: Kind, tables: Mapping[str, Table], reads: Mapping[str, Read]) -> tuple[str, ...]:
     if kind != "classify":
+        if request.labels is not None:
+            raise InputError(
+                Problem(f"labels= does not go with the kind {kind}", "Leave it out: only classify has a label set.", field="labels")
+            )
         return ()
     found: dict[str, None] = {}
     problems: list[Problem] = []

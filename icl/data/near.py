@@ -30,7 +30,7 @@ MIN_CHARS = 60
 """Shorter fields must be equal."""
 SHARED, SHARED_RARE = 0.6, 0.5
 COMMON = 0.02
-"""Share of the texts above which a shingle is common (but never fewer than 10 texts, nor more than 1,000)."""
+"""Share of the texts above which a shingle is common (but never fewer than 10 texts, nor more than 200: the work grows with it)."""
 MIN_RARE = 5
 MAX_SHINGLES = 1 << 24
 """Above this many, an even sample of the shingles (the same for all texts) is compared in the first step."""
@@ -101,7 +101,7 @@ def _candidates(texts: list[str], left: list[bool], right: list[bool]) -> Iterat
         hashes = [found[(found >> np.uint64(40)) % np.uint64(every) == 0] for found in hashes]
     rows = np.repeat(np.arange(len(texts)), [len(found) for found in hashes])
     _, columns, counts = np.unique(np.concatenate(hashes), return_inverse=True, return_counts=True)
-    rare = (counts <= max(10, min(int(COMMON * len(texts)), 1000)))[columns]
+    rare = (counts <= max(10, min(int(COMMON * len(texts)), 200)))[columns]
     shape = (len(texts), len(counts))
     matrix = sparse.csr_matrix((np.ones(int(rare.sum()), np.int32), (rows[rare], columns[rare])), shape=shape)
     n_rare = np.asarray(matrix.sum(axis=1)).ravel()

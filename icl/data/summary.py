@@ -12,7 +12,7 @@ from ..errors import Problem
 from ..protocols import Encoder
 from ..values import Example, Kind, embedded_text
 from .diversity import effective_number
-from .leaks import row_key, text_key
+from .leaks import equal_rows, row_key, text_key
 from .near import near_pairs
 from .task import SPLITS, Task
 
@@ -156,8 +156,7 @@ def _split(task: Task, rows: Sequence[Example], encoder: Encoder | None, count_t
 
 
 def _overlap(rows: Sequence[Example], others: Sequence[Example]) -> Overlap:
-    keys = {row_key(example) for example in others}
-    same = {position for position, example in enumerate(rows) if row_key(example) in keys}
+    same = equal_rows(rows, others)
     near = {i for i, _ in near_pairs(rows, others)} - same
     return Overlap(len(same), len(near))
 
@@ -239,6 +238,8 @@ def _lines(found: DataReport) -> Iterator[tuple[str, str]]:
         yield "diversity", f"the {found.diversity.n} texts of the pool amount to {found.diversity.overall:.1f} distinct ones"
         if found.diversity.per_label:
             yield "", _counts({label: round(n, 1) for label, n in found.diversity.per_label.items()}, after=True)
+    for warning in found.warnings:
+        yield "warning", warning.message
 
 
 def _counts(counts: Mapping[str, float], after: bool = False) -> str:

@@ -141,6 +141,15 @@ def test_options_that_cannot_be_right_are_named_together():
     assert "Did you mean 'classify'?" in next(p.fix for p in found if p.field == "kind")
 
 
+def test_options_that_do_not_fit_the_kind_are_refused():
+    rows = [{"text": "x", "choices": ["a", "b"], "label": 0}]
+    assert problems_of(rows, choices="choices", labels=["a"])[0].field == "labels"
+    assert problems_of(rows, choices="choices", kind="answer")[0].field == "choices"
+    assert problems_of(rows, references="choices", kind="classify")[0].field == "references"
+    assert problems_of(rows, kind="choose")[0].field == "choices"
+    assert problems_of(rows, label=None)[0].field == "label"
+
+
 SEEDS = {
     "csv": "text,label,extra\r\n" + "".join(f'"row {i}, ""quoted""",{"ab"[i % 2]},{i}\r\n' for i in range(12)),
     "tsv": "text\tlabel\n" + "".join(f"row {i} größer\t{'ab'[i % 2]}\n" for i in range(12)),

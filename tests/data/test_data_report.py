@@ -79,7 +79,7 @@ def test_lines_json_and_warnings(task):
     found = report(task, encoder)
     text = "\n".join(found.lines())
     for part in ("colours (classify)", "train 5 · test 2", "8 read, 1 rejected: 1 × empty text", "train: cold 4, warm 1", "train/test: 1 equal, 0 near",
-                 "2 texts with different labels", "'red': warm 1, cold 1", "train 1 of 5", "the 5 texts of the pool amount to"):  # fmt: skip
+                 "2 texts with different labels", "'red': warm 1, cold 1", "train 1 of 5", "warning    2 texts (4 rows)", "the 5 texts of the pool amount to"):  # fmt: skip
         assert part in text
     assert "tokens" not in text
     again = json.loads(json.dumps(found.as_dict()))
@@ -111,3 +111,16 @@ def test_choose_and_answer_tasks_are_reported():
     answer = Task.load([{"q": "a?", "label": ["x"]}, {"q": "a?", "label": ["y"]}], input="q", holdout=0)
     assert report(answer, None).conflicts == ()
     assert "not looked for in answers" in "\n".join(report(answer, None).lines())
+
+
+@pytest.mark.minilm
+def test_with_the_default_encoder():
+    from icl.retrieve import load_encoder
+
+    alike = [f"I would like to return the {thing} that I bought." for thing in ("shoes", "shirt", "jacket", "boots")]
+    varied = ["Where is my parcel?", "The app crashes at login.", "Do you sell gift cards?", "Please cancel my order."]
+    rows = [{"text": t, "label": "alike"} for t in alike] + [{"text": t, "label": "varied"} for t in varied]
+    found = report(Task.load([*rows, {"text": "word " * 1000, "label": "long"}], holdout=0), load_encoder("minilm"))
+    assert 1 < found.diversity.per_label["alike"] < found.diversity.per_label["varied"] - 0.5 < 4
+    assert found.diversity.per_label["long"] == pytest.approx(1)
+    assert found.splits["train"].n_cut == 1
