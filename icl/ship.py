@@ -86,9 +86,12 @@ def _records(run: Path) -> list[Record]:
         fix = "Finish it: the same `icl run` with the same --out resumes." if run.is_dir() else "Give the folder that `icl run` wrote."
         raise InputError(Problem("not a finished run: there is no results.json in it", fix, str(run)))
     try:
-        records: list[Record] = json.loads(read_text(path))["records"]
+        results = json.loads(read_text(path))
+        records: list[Record] = results["records"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(Problem(f"damaged: {error}", "Run the suite again.", str(path))) from None
+    if not results.get("complete", True):
+        raise InputError(Problem("the run is not finished", "The same `icl run` with the same --out resumes it.", str(run)))
     return records
 
 
@@ -169,7 +172,7 @@ def _figures(records: Sequence[Record]) -> str:
             value = "–" if r["value"] is None else f"{r['value']:.4f}"
             interval = "–" if r.get("low") is None else f"{r['low']:.4f} to {r['high']:.4f}"
             lines.append(
-                f"| {r.get('budget') or '–'} | {r['metric']} | {'–' if r.get('seed') is None else r['seed']} | {value} | {interval} "
+                f"| {r.get('budget') or '–'} | {r['metric']} | {'all' if r.get('seed') is None else r['seed']} | {value} | {interval} "
                 f"| {r['n_scored']} | {r['n_failed']} |"
             )
     return "\n".join([*lines, ""])

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, Problem
 from ..files import write_text
 from ..prompt import Unfit, bind, pack
+from ..prompt.bind import letters
 from ..prompt.pack import resolve_format
 from ..protocols import LanguageModel, Order, Retriever
-from ..readout import cut_thoughts, read_answer, read_label, tie_tolerance
+from ..readout import read_answer, read_label, tie_tolerance
 from ..values import Example, Hit, Kind, LabelScores, Prediction, Prompt, Spec, TokenCounts
 from ._calibrate import Frozen, calibrator
 from ._common import encoder_state, index_of, label_order, labelled, queries_of
 from ._folder import INDEX, ROWS, TEMPLATE_FILE, save_predictor, write_rows
 from ._labels import Candidates, candidates_of, label_prediction, log_scores, unscored
 from ._model import ModelHandle
+from ._rationale import after_rationale, check_rationales, rationale_of, uses_rationales, with_rationale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +55,8 @@ class FewShotPredictor:
         self._order: Order | None = None
         self._frozen = frozen
         self._calibrator = calibrator(method, bound.kind)
+        self._shows_rationales = method.shots > 0 and uses_rationales(bound, self.pool)
+        check_rationales(method, bound, self._shows_rationales)
         self._last: tuple[tuple[str, ...], list[Prompt | Unfit]] | None = None
 
     @property
@@ -129,7 +133,7 @@ class FewShotPredictor:
             codec=self._model.codec(),
             format=self.method.format,
             max_tokens=self._budget(),
-            reserve=self.method.max_new_tokens if self.kind == "answer" else 0,
+            reserve=self.method.max_new_tokens if self.kind == "answer" or self._shows_rationales else 0,
         )
 
     def _budget(self) -> int | None:
@@ -191,11 +195,19 @@ class FewShotPredictor:
         return result
 
     def _raw(self, lm: LanguageModel, work: Sequence[tuple[Example, Prompt]]) -> list[tuple[Candidates, LabelScores]]:
-        candidates = [self._candidates(query, prompt) for query, prompt in work]
-        scores = lm.score([prompt for _, prompt in work], [c.continuations for c in candidates]) if work else []
+        prompts = [prompt for _, prompt in work]
+        rationales: list[str] = [""] * len(work)
+        if work and self._shows_rationales:
+            stop = self._stop(chat=prompts[0].format == "chat")
+            written = lm.generate(prompts, max_new_tokens=self.method.max_new_tokens, stop=stop)
+            rationales = [rationale_of(self.bound, query, text) for (query, _), text in zip(work, written, strict=True)]
+        candidates = [self._candidates(query, prompt, rationale) for (query, prompt), rationale in zip(work, rationales, strict=True)]
+        scores = lm.score(prompts, [c.continuations for c in candidates]) if work else []
         return list(zip(candidates, scores, strict=True))
 
-    def _candidates(self, query: Example, prompt: Prompt) -> Candidates:
+    def _candidates(self, query: Example, prompt: Prompt, rationale: str = "") -> Candidates:
+        if rationale:
+            return candidates_of(with_rationale(rationale, self.bound.continuations(query), prompt.format == "chat"))
         return candidates_of(self.bound.continuations(query, prompt.format))
 
     def _generate(self, lm: LanguageModel, work: Sequence[tuple[int, Example, Prompt]]) -> dict[int, Prediction]:
@@ -204,7 +216,8 @@ class FewShotPredictor:
         texts = lm.generate(prompts, max_new_tokens=self.method.max_new_tokens, stop=stop) if work else []
         result = {}
         for (i, query, prompt), text in zip(work, texts, strict=True):
-            answer, why = read_answer(text, stop=stop, extract=self.bound.template.extract)
+            own = after_rationale(self.bound, query, text) if self._shows_rationales else text
+            answer, why = read_answer(own, stop=stop, extract=self.bound.template.extract)
             done = unscored(query, why or "no answer", prompt, text)
             result[i] = done if answer is None else replace(done, answer=answer, why=None)
         return result
@@ -222,19 +235,28 @@ class FewShotPredictor:
             chat = resolve_format(self.bound, self.method.format, self._model.codec()) == "chat"
             answer, why = read_answer(text, stop=self._stop(chat), extract=template.extract)
             return Prediction(example.uid, answer, why=why, text=text)
-        groups = self.bound.continuations(example)
-        answers = tuple(dict.fromkeys(answer for answer, _ in groups))
-        text_read, why = cut_thoughts(text)
-        label = None if why else read_label(text_read, {a: (*texts, a) for a, texts in groups})
-        why = None if label is not None else why or f"none of {', '.join(answers)} can be read out of the answer"
-        return Prediction(example.uid, label, candidates=answers, why=why, text=text)
+        words = self._words(example)
+        written, why = read_answer(text, extract=template.extract)
+        label = read_label(written, words) if written is not None else None
+        why = None if label is not None else why or f"none of {', '.join(words)} can be read out of the answer"
+        return Prediction(example.uid, label, candidates=tuple(words), why=why, text=text)
+
+    def _words(self, query: Example) -> dict[str, tuple[str, ...]]:
+        """Label or choice -> what a model may write for it."""
+        if self.kind == "classify":
+            return {label: (*words, label) for label, words in self.bound.words.items()}
+        names = letters(len(query.choices)) if self.bound.template.choices == "letter" else query.choices
+        words: dict[str, tuple[str, ...]] = {}
+        for choice, name in zip(query.choices, names, strict=True):
+            words[choice] = (*words.get(choice, (choice,)), name)
+        return words
 
     def plan(self, queries: Sequence[Any]) -> TokenCounts:
         """Tokens that `predict` computes from a cold start; for generated answers at most."""
         lm = self._model.load()
         examples = queries_of(queries, self.inputs)
         work = [(q, p) for q, p in zip(examples, self._prepare(examples), strict=True) if not isinstance(p, Unfit)]
-        if self.kind == "answer":
+        if self.kind == "answer" or self._shows_rationales:
             total = sum((p.n_tokens or 0) + self.method.max_new_tokens for _, p in work)
             return TokenCounts(total, total)
         work = [(q, p) for q, p in work if self.kind != "choose" or q.choices]
@@ -277,6 +299,7 @@ class FewShotPredictor:
         if self.kind == "classify":
             labels = label_order(usable, self.labels)
             self.bound = bind(self.bound.template, kind=self.kind, inputs=self.inputs, labels=labels, words=self.method.words)
+        self._shows_rationales = self.method.shots > 0 and uses_rationales(self.bound, self.pool)
         self._retriever = self._order = self._last = self._frozen = None
 
     def save(self, folder: Path | str) -> None:

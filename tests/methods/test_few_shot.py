@@ -11,6 +11,7 @@ import pytest
 from small_tasks import LABELS, POOLS, QUERIES, example
 
 import icl
+import icl.protocols
 from icl.errors import InputError
 from icl.values import Hit
 
@@ -206,6 +207,57 @@ def test_generated_answers_are_read_out(few_shot, tiny_lm):
     assert prompt.format == "chat"
     assert predictions[0].text == tiny_lm.generate([prompt], max_new_tokens=6, stop=())[0]
     assert all((p.answer is None) == (p.why is not None) for p in predictions)
+
+
+REASONED = """---
+input: [text]
+---
+{% block example %}Message: {{ text }}{% endblock %}
+{% block rationale %}
+Thought: {{ rationale }}{% endblock %}
+{% block answer %}
+So the queue is {{ answer }}{% endblock %}
+"""
+
+
+class Recorder:
+    """The tiny model, with what it writes laid down: a random one writes no rationale worth reading."""
+
+    def __init__(self, lm, text):
+        self._lm, self._text = lm, text
+
+    def __getattr__(self, name):
+        return getattr(self._lm, name)
+
+    def generate(self, prompts, max_new_tokens=64, stop=()):
+        return [self._text for _ in prompts]
+
+
+def with_rationales(kind):
+    return [replace(e, rationale=f"it says {i}") for i, e in enumerate(POOLS[kind]())]
+
+
+def test_labels_are_scored_after_a_rationale_of_the_models_own(few_shot, tiny_lm):
+    lm = Recorder(tiny_lm, "\nThought: a code\nSo the queue is login\nMessage: x")
+    assert isinstance(lm, icl.protocols.LanguageModel)
+    predictor = fit(few_shot(lm, template=icl.Template.parse(REASONED, "reasoned"), shots=2), pool=with_rationales("classify"))
+    prompt = predictor.prompt("The code")
+    shown = prompt.demonstrations[-1].example
+    assert f"Message: {shown.fields['text']}\nThought: {shown.rationale}\nSo the queue is {shown.target}" in prompt.text
+    (got,) = predictor.predict(["The code"])
+    assert got.scores.candidates == tuple(f"\nThought: a code\nSo the queue is {label}" for label in LABELS)
+    (after,) = tiny_lm.loglikelihoods([prompt.text + "\nThought: a code"], [[f"\nSo the queue is {label}" for label in LABELS]])
+    shares = np.exp(after - np.logaddexp.reduce(after))
+    np.testing.assert_allclose(list(got.probabilities.values()), shares, atol=1e-4)  # the rationale's likelihood cancels out
+    with pytest.raises(InputError, match="Use sum"):
+        fit(few_shot(readout="per_char", template=icl.Template.parse(REASONED, "reasoned")), pool=with_rationales("classify"))
+
+
+def test_answers_are_read_after_the_rationale(few_shot, tiny_lm):
+    source = REASONED.replace("input: [text]", "input: [question]\nkind: answer").replace("{{ text }}", "{{ question }}")
+    lm = Recorder(tiny_lm, "\nThought: in the south\nSo the queue is Lisbon")
+    predictor = fit(few_shot(lm, template=icl.Template.parse(source, "reasoned")), "answer", with_rationales("answer"))
+    assert predictor.predict(["Capital of Portugal"])[0].answer == "Lisbon"
 
 
 # ── retrievers of the user's own, and growing ────────────────────────────────────────────────────────────────────────────────────
