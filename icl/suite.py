@@ -28,6 +28,7 @@ from .values import Prediction, canonical_json
 
 FINE, MISSED, PARTLY, INTERRUPTED = 0, 3, 4, 130
 SUITE = "suite.yaml"
+FILLER = "the quick brown fox jumps over the lazy dog and runs away from it "
 Source = str | Path | Mapping[str, Any]
 
 
@@ -216,8 +217,11 @@ def plan(
 
 
 def _speed(lm: LanguageModel) -> float:
-    """Tokens per second on a few prompts of 200 words that nothing else reads."""
-    texts = [f"{n} " + "the quick brown fox jumps over the lazy dog and runs away from it " * 15 for n in range(4)]
+    """Tokens per second on a few prompts of some 200 tokens, of text that no task has."""
+    repeated = 15
+    while repeated > 1 and lm.count_tokens(FILLER * repeated) > lm.window // 2:
+        repeated //= 2
+    texts = [f"{n} {FILLER * repeated}" for n in range(4)]
     answers = [[" yes", " no"]] * len(texts)
     lm.score(texts[:1], answers[:1])  # the first pass of a process is slower
     started = time.perf_counter()

@@ -110,7 +110,7 @@ class Prepared:
         models = {}
         for key in dict.fromkeys(cell.model for cell in self.cells if cell.model is not None):
             lm = self.lm(key)
-            models[key] = {"name": lm.name, "fingerprint": lm.fingerprint, "dtype": lm.dtype, "device": lm.device, "window": lm.window}
+            models[key] = {"fingerprint": lm.fingerprint, "dtype": lm.dtype, "device": lm.device, "window": lm.window}
         if len(models) > 1:  # the first one runs first
             self._lm = None
         tasks = {

@@ -104,7 +104,9 @@ def test_best_reference_counts():
 
 def test_choices_are_judged_by_their_text():
     examples = [Example("0-0", {"q": "?"}, "blue", choices=("red", "blue"))]
-    assert icl.score(examples, [Prediction("0-0", "blue", {"red": 0.2, "blue": 0.8})], ["accuracy", "ece"])["ece"].value == pytest.approx(0.2)
+    assert icl.score(examples, [Prediction("0-0", "blue", {"red": 0.2, "blue": 0.8})], ["accuracy", "ece"])["ece"].value == pytest.approx(
+        0.2
+    )
 
 
 def test_a_metric_that_returns_infinity_is_unscored():

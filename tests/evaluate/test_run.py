@@ -153,7 +153,10 @@ def test_a_finished_run_is_not_done_again(folder):
         (lambda f: edit(f, "seeds: 2", "seeds: 3"), "suite"),
         (lambda f: edit(f, "  - hashed", "  - {hashed: {seconds: 0.0001}}"), "suite"),
         (lambda f: (f / "train.csv").write_text((f / "train.csv").read_text() + "a new row,red\n"), "tasks.colours.data"),
-        (lambda f: (f / "plugins" / "hashed.py").write_text((f / "plugins" / "hashed.py").read_text() + "\n# changed\n"), "plugins.hashed.py"),
+        (
+            lambda f: (f / "plugins" / "hashed.py").write_text((f / "plugins" / "hashed.py").read_text() + "\n# changed\n"),
+            "plugins.hashed.py",
+        ),
     ],
 )
 def test_another_run_in_the_same_folder_is_refused(folder, change, field):

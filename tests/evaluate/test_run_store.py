@@ -12,7 +12,9 @@ from icl.errors import IclError, InputError
 from icl.evaluate.store import STORE, RunStore, from_json, to_json
 from icl.values import LabelScores, Prediction
 
-SCORES = LabelScores((" a", " b"), (-0.1234567890123456789, -float("inf")), (1, 2), (1, 1), (1, 1), start=7, straddle=True, conditioned="bos")
+SCORES = LabelScores(
+    (" a", " b"), (-0.1234567890123456789, -float("inf")), (1, 2), (1, 1), (1, 1), start=7, straddle=True, conditioned="bos"
+)
 PREDICTIONS = [
     Prediction("0-0", "a", {"a": 0.1 + 0.2, "b": 5e-324}, ("a", "b"), ("x-0", "y-1"), scores=SCORES, tie=True, n_tokens=9, n_dropped=2),
     Prediction("1-0", None, why="too long: 1\ud800 <b>\0"),
@@ -57,7 +59,9 @@ def test_a_second_writer_is_refused_at_once(tmp_path):
 
 
 def test_the_lock_dies_with_its_process(tmp_path):
-    code = f"import os; from pathlib import Path; from icl.evaluate.store import RunStore; RunStore.open(Path({str(tmp_path)!r})); os.abort()"
+    code = (
+        f"import os; from pathlib import Path; from icl.evaluate.store import RunStore; RunStore.open(Path({str(tmp_path)!r})); os.abort()"
+    )
     subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
     assert (tmp_path / STORE).is_file()
     RunStore.open(tmp_path).close()

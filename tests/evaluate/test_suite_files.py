@@ -47,7 +47,13 @@ def test_a_suite_is_read(folder):
         ("  - majority", "  - majorty", 5, "methods.0", "Did you mean 'majority'"),
         ("  - majority", "  - knn_vote: {k: 0}", 5, "methods.0.knn_vote.k", "greater than or equal to 1"),
         ("  - majority", "  - knn_vote:\n      kk: 3", 6, "methods.0.knn_vote.kk", "has no option 'kk'"),
-        ("  - majority", "  - {few_shot: {retriever: [random, {knnn: {}}]}}", 5, "methods.0.few_shot.retriever.1.knnn", "Did you mean 'knn'"),
+        (
+            "  - majority",
+            "  - {few_shot: {retriever: [random, {knnn: {}}]}}",
+            5,
+            "methods.0.few_shot.retriever.1.knnn",
+            "Did you mean 'knn'",
+        ),
         ("  - majority", "  - {few_shot: {retriever: {random: {x: 1}}}}", 5, "methods.0.few_shot.retriever.random.x", "no option 'x'"),
         ("  - majority", "  - {few_shot: {order: similar_lst}}", 5, "methods.0.few_shot.order", "Did you mean 'similar_last'"),
         ("  - majority", "  - {few_shot: {template: sentimnt}}", 5, "methods.0.few_shot.template", "Did you mean 'sentiment'"),
@@ -89,7 +95,9 @@ def test_all_problems_come_at_once(folder):
     assert [p.line for p in problems(path)] == [3, 5, 6, 7, 8]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "tasks: 1", "tasks: [1]", "methods: {}", "- a\n- b", "tasks: [{name: a}]\nmethods: [[1]]", "a: b: c"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "tasks: 1", "tasks: [1]", "methods: {}", "- a\n- b", "tasks: [{name: a}]\nmethods: [[1]]", "a: b: c"]
+)
 def test_nonsense_is_a_clear_error(tmp_path, text):
     (tmp_path / "s.yaml").write_text(text)
     assert all(p.message for p in problems(tmp_path / "s.yaml"))
