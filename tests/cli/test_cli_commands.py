@@ -164,7 +164,7 @@ def test_prompt_with_a_dropped_in_selector(icl_cli, reviews, tmp_path):
 @pytest.mark.smollm2
 def test_prompt_of_a_suite_is_what_the_run_scores(icl_cli, reviews, tmp_path):
     (tmp_path / "s.yaml").write_text(
-        "tasks: [{name: food, train: reviews.csv, template: sentiment}]\n"
+        "tasks: [{name: food, train: reviews.csv, template: sentiment, limit: 3}]\n"
         "methods: [zero_shot, {few_shot: {retriever: random, shots: 3}}]\nbudgets: [8]\n"
     )
     shown = icl_cli("prompt", "s.yaml", "--item", "1")
@@ -172,13 +172,13 @@ def test_prompt_of_a_suite_is_what_the_run_scores(icl_cli, reviews, tmp_path):
     assert shown.out.count("Visit number") == 4
     zero = icl_cli("prompt", "s.yaml", "--item", "1", "--method", "zero_shot", "--json")
     assert json.loads(zero.out)["demonstrations"] == []
-    run = icl.run("s.yaml", out="r", limit=None)
+    run = icl.run("s.yaml", out="r")
     predictions = run.predictions(method="few_shot")
     tokens = json.loads(icl_cli("prompt", "s.yaml", "--item", "1", "--json").out)
     assert tokens["n_tokens"] == predictions[1].n_tokens
     assert [d["uid"] for d in tokens["demonstrations"]] == list(predictions[1].demonstrations)
     for wrong, says in (
-        (("--item", "999"), "24 test items"),
+        (("--item", "999"), "3 test items"),
         (("--item", "0", "--method", "few_sht"), "few_shot"),
         (("--item", "0", "--task", "fod"), "food"),
     ):
