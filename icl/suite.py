@@ -28,6 +28,8 @@ from .values import Prediction, canonical_json
 
 FINE, MISSED, PARTLY, INTERRUPTED = 0, 3, 4, 130
 SUITE = "suite.yaml"
+REPORTED_ROWS = 5000
+"""Most rows to learn from that are embedded for the data report alone."""
 FILLER = "the quick brown fox jumps over the lazy dog and runs away from it "
 Source = str | Path | Mapping[str, Any]
 
@@ -284,8 +286,14 @@ def _data_reports(prepared: Prepared, folder: Path) -> dict[str, list[str]]:
     from .data import report
 
     encoder = prepared.encoders.get(prepared.loaded.suite.encoder)
-    reports = {name: report(data.task, encoder) for name, data in prepared.tasks.items()}
-    lines = {name: found.lines() for name, found in reports.items()}
+    reports, lines = {}, {}
+    for name, data in prepared.tasks.items():
+        # With the whole pool as a label budget every row is embedded anyway; else a report must not cost more than the run.
+        is_cheap = len(data.task.train) <= REPORTED_ROWS or "all" in prepared.loaded.suite.budgets
+        reports[name] = report(data.task, encoder if is_cheap else None)
+        lines[name] = reports[name].lines()
+        if encoder is not None and not is_cheap:
+            lines[name].append(f"  diversity  not computed for more than {REPORTED_ROWS:,} rows; icl validate on the file shows it")
     write_json(folder / REPORT, {name: {"lines": lines[name], **found.as_dict()} for name, found in reports.items()})
     return lines
 

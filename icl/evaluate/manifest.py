@@ -23,10 +23,16 @@ FLAGS = ("amx_tile", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "sve", "as
 """Of the CPU, those that choose between kernels."""
 
 
-def machine() -> dict[str, Any]:
-    """Instruction set, thread count and kernel settings. The thread count is torch's where torch is loaded, else what it would take."""
-    torch = sys.modules.get("torch")
-    threads = torch.get_num_threads() if torch is not None else None
+def machine(uses_torch: bool) -> dict[str, Any]:
+    """Instruction set, thread count and kernel settings.
+
+    uses_torch: whether the run does. Without it the thread count changes nothing and is left out, whatever else the process has loaded.
+    """
+    threads = None
+    if uses_torch:
+        import torch
+
+        threads = torch.get_num_threads()
     settings = {name: os.environ[name] for name in SETTINGS if name in os.environ}
     return {"architecture": platform.machine(), "instructions": _instructions(), "threads": threads, "settings": settings}
 
@@ -52,9 +58,9 @@ def _version(name: str) -> str | None:
         return None
 
 
-def manifest(**parts: Any) -> dict[str, Any]:
+def manifest(*, uses_torch: bool, **parts: Any) -> dict[str, Any]:
     """The parts given (suite, tasks, templates, models, encoders, seed, limit) with versions and machine."""
-    return {"schema": SCHEMA, "icl": __version__, **parts, "packages": packages(), "machine": machine()}
+    return {"schema": SCHEMA, "icl": __version__, **parts, "packages": packages(), "machine": machine(uses_torch)}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Problem]:

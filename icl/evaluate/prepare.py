@@ -124,6 +124,7 @@ class Prepared:
             for name, data in self.tasks.items()
         }
         return manifest(
+            uses_torch=bool(models or self.encoders),
             name=self.loaded.name,
             suite=self.loaded.digest,
             description=self.loaded.suite.description,

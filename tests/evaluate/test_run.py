@@ -65,6 +65,12 @@ def test_the_same_again_gives_the_same_bytes(folder):
     assert (first.folder / "results.json").read_bytes() == (second.folder / "results.json").read_bytes()
 
 
+def test_what_else_the_process_has_loaded_is_no_part_of_the_manifest(folder):
+    code = "import torch; torch.set_num_threads(1); " + SCRIPT
+    subprocess.run([sys.executable, "-c", code, str(folder), "a"], check=True, capture_output=True)
+    assert (folder / "a" / "results.json").read_bytes() == (go(folder, "b").folder / "results.json").read_bytes()
+
+
 def test_predictions_are_at_hand(folder):
     run = go(folder)
     of_the_largest = run.predictions("hashed")
