@@ -93,7 +93,10 @@ def _turns(items: list[Any]) -> list[dict[str, str]]:
 
 
 def as_list(value: Any) -> list[Any] | None:
-    """A list: as it is, or written as JSON in a text (the only way to have one in CSV). None if it is no list."""
+    """A list: as it is, written as JSON in a text (the only way to have one in CSV), or under `text` in a mapping, as SQuAD and
+    other sets on the hub keep their answers and choices. None if it is no list."""
+    if isinstance(value, dict) and "text" in value:
+        return as_list(value["text"])
     if isinstance(value, list | tuple):
         return list(value)
     if hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0:

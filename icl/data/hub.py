@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ class HubName:
         short = self.name.rsplit("/", 1)[-1]
         configured = [f"{self.name}/{self.config}", f"{short}/{self.config}", self.config] if self.config else []
         names = [*configured, self.name, short]
-        return list(dict.fromkeys([*names, *(n.lower().replace("-", "_") for n in names)]))
+        spelled = [spelling for n in names for spelling in (n.lower().replace("-", "_"), n.lower().replace("-", "").replace("_", ""))]
+        return list(dict.fromkeys([*names, *spelled]))
 
 
 def parse_hub_name(text: str) -> HubName:
@@ -86,6 +87,31 @@ def load_hub(text: str, *, split: str, data_root: Path | str | None = None) -> T
         message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(Problem(f"the hub data set cannot be loaded ({message}), and {where}", fix, text)) from None
     return table(text, dataset_rows(loaded), {"hub": text, "fingerprint": str(getattr(loaded, "_fingerprint", None))})
+
+
+ROLES = {"label": "label", "choices": "choices", "references": "answer", "rationale": "rationale"}
+
+
+def local_names(
+    inputs: Mapping[str, str], columns: Mapping[str, str | None], tables: Iterable[Table]
+) -> tuple[dict[str, str], dict[str, str | None]]:
+    """The columns as they are called in local copies, which may name a column by its role instead of as the hub does.
+
+    inputs: template field -> column; columns: option -> column. An input may be called like its field, the others as in `ROLES`.
+    A column that is there under the name asked for keeps it; nothing changes unless every table is a local copy.
+    """
+    given = list(tables)
+    if not all("local" in table.origin for table in given):
+        return dict(inputs), dict(columns)
+    there = set.intersection(*(set(table.columns) for table in given)) if given else set()
+
+    def called(column: str, role: str) -> str:
+        return role if column not in there and role in there else column
+
+    return (
+        {name: called(column, name) for name, column in inputs.items()},
+        {option: called(column, ROLES.get(option, column)) if column else column for option, column in columns.items()},
+    )
 
 
 def has_split(text: str, split: str, data_root: Path | str | None) -> bool:

@@ -13,7 +13,7 @@ from ..values import KINDS, Example, Kind
 from .checks import task_warnings
 from .examples import Columns, Reader, RejectedRow, as_list, as_text, choice_mode
 from .holdout import split_off
-from .hub import has_split
+from .hub import has_split, local_names
 from .rows import MAX_PROBLEMS, Table
 from .source import load_table
 from .task import LABELLED, Rejected, Task, task_digest
@@ -48,6 +48,8 @@ def load_task(request: Request) -> Task:
     """See `Task.load`."""
     inputs = _inputs(request)
     tables = _tables(request)
+    inputs, named = local_names(inputs, request.columns, tables.values())
+    request = replace(request, columns=named)
     columns, kind = _settle(request, inputs, tables)
     labelled = [table for split, table in tables.items() if split in LABELLED]
     mode: Literal["index", "text"] = "text"

@@ -86,3 +86,32 @@ def test_a_data_set_that_the_library_loads(tmp_path, monkeypatch):
     task = Task.load("hf:mine")
     assert [e.fields["text"] for e in (task.train[0], task.dev[0], task.test[0])] == ["train 0", "validation 0", "test 0"]
     assert [e.fields["text"] for e in Task.load("hf:mine:test", holdout=0).train] == [f"test {i}" for i in range(4)]
+
+
+def test_a_local_copy_may_call_columns_by_their_role(tmp_path):
+    rows = [{"text": f"a sentence {i}", "label": "ab"[i % 2]} for i in range(8)]
+    for split in ("train", "test"):
+        write(tmp_path / "agnews" / f"{split}.jsonl", rows[:4] if split == "train" else rows[4:])
+    task = Task.load("hf:fancyzhx/ag_news", input={"text": "sentence"}, label="class", data_root=tmp_path)
+    assert [example.fields["text"] for example in task.test] == [row["text"] for row in rows[4:]]
+    assert task.labels == ("a", "b")
+
+
+def test_the_hub_name_of_a_column_wins_over_its_role(tmp_path):
+    write(tmp_path / "x" / "train.jsonl", [{"sentence": f"right {i}", "text": "wrong", "label": "ab"[i % 2]} for i in range(8)])
+    task = Task.load("hf:owner/x", input={"text": "sentence"}, data_root=tmp_path)
+    assert all(example.fields["text"].startswith("right") for example in task.train)
+
+
+def test_a_file_of_the_users_own_is_taken_at_its_word(tmp_path):
+    write(tmp_path / "mine.jsonl", rows_of("a", 8))
+    with pytest.raises(InputError, match="there is no column 'sentence'"):
+        Task.load(tmp_path / "mine.jsonl", input={"text": "sentence"})
+
+
+def test_answers_in_the_form_of_squad(tmp_path):
+    rows = [{"question": f"q {i}", "answers": {"text": [f"a {i}", f"the a {i}"], "answer_start": [3, 0]}} for i in range(6)]
+    write(tmp_path / "squad" / "train.jsonl", rows)
+    task = Task.load("hf:rajpurkar/squad", input="question", references="answers", data_root=tmp_path)
+    assert task.kind == "answer"
+    assert {example.references for example in task.train} <= {(f"a {i}", f"the a {i}") for i in range(6)}
