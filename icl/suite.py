@@ -77,7 +77,7 @@ class Run:
             return [f"interrupted; go on with: {self.command}"]
         first = next(iter(self.document["metrics"]), None)
         winner = next((entry["best"][1] for entry in reversed(self.document["best"]) if entry["metric"] == first), None)
-        suite = self.document["manifest"]["name"]
+        suite = self.timing.get("suite", self.document["manifest"]["name"])
         lines = [f"Next: icl prompt {suite} --item 0      the exact prompt a model reads"] if self.document["manifest"]["models"] else []
         if winner is not None and self.document["predictors"]:
             lines.append(f"Next: icl export {self.folder} --to shipped --method {winner}      the method as a folder to use")
@@ -174,7 +174,7 @@ def run(
             seconds = before + time.perf_counter() - started
             store.set("seconds", seconds)
         document = assemble(prepared, store, manifest)
-        clock = timing(prepared, store, seconds)
+        clock = {**timing(prepared, store, seconds), "suite": loaded.source}
         if not interrupted:
             write_json(folder / RESULTS, document)
         write_json(folder / TIMING, clock)

@@ -1,5 +1,6 @@
 """Suites with a (tiny, random) language model and an encoder: cells, tokens, saved predictors, plans, resume at the same units."""
 
+import json
 import random
 
 import pytest
@@ -70,6 +71,19 @@ def test_every_kind_runs_with_a_language_model(model, kind, tmp_path, no_encoder
     task = icl.Task.load(**{k: v for k, v in suite(model, kind, methods)["tasks"][0].items() if k != "name"}, name=kind)
     again = predictor.predict(task.test[: loop.UNIT_ITEMS])
     assert [p.answer for p in again] == [p.answer for p in run.predictions("few_shot")[: loop.UNIT_ITEMS]]
+
+
+def test_the_next_command_names_the_suite_as_the_user_did(model, tmp_path, no_encoder):
+    what = suite(model, "classify", ["zero_shot"])
+    for split in ("train", "test"):
+        path = tmp_path / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in what["tasks"][0][split]))
+        what["tasks"][0][split] = path.name
+    (tmp_path / "mine.yaml").write_text(json.dumps(what))
+    run = icl.run("mine.yaml", "out")  # tests work in a folder of their own
+    assert "icl prompt mine.yaml --item 0" in run.table()
+    assert "icl export out --to shipped --method zero_shot" in suites.open_run("out").table()
+    assert "icl prompt mine.yaml --item 0" in suites.open_run("out").table()
 
 
 def test_a_plan_is_what_the_run_then_computes(model, tmp_path, no_encoder):
