@@ -48,7 +48,7 @@ class FewShotPredictor:
         self.method = method
         self.bound = bound
         self.name = method.name
-        self._pool = list(pool)
+        self._pool: Sequence[Example] = pool
         self._model = model or ModelHandle.of(method.lm, method.tokenizer)
         self._index = index
         self._retriever: Retriever | None = None
@@ -69,17 +69,19 @@ class FewShotPredictor:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return self.method.inputs or tuple(self._pool[0].fields if self._pool else self.bound.template.inputs)
+        return self.method.inputs
 
     @property
     def pool(self) -> Sequence[Example]:
-        return self._live_index.examples if self._live_index is not None else self._pool
+        """The labelled examples. Those of an index are read one by one, when asked for: opening a large one must stay instant."""
+        index = self._index if self._index is not None else self._live_index
+        return index.examples if index is not None else self._pool
 
     @property
     def index(self) -> DemoIndex:
         """The index over the pool, built when first asked for."""
         if self._index is None:
-            self._index = self._live_index or index_of(self._pool, self.method.encoder)
+            self._index = self._live_index if self._live_index is not None else index_of(self._pool, self.method.encoder)
         return self._index
 
     @property
@@ -295,7 +297,8 @@ class FewShotPredictor:
         usable = labelled(examples, self.name)
         if self._index is not None or self._live_index is not None:
             self.index.add(usable)
-        self._pool.extend(usable)
+        else:
+            self._pool = [*self._pool, *usable]
         if self.kind == "classify":
             labels = label_order(usable, self.labels)
             self.bound = bind(self.bound.template, kind=self.kind, inputs=self.inputs, labels=labels, words=self.method.words)
@@ -327,7 +330,7 @@ class FewShotPredictor:
         names = ("order", "shots", "readout", "calibration", "format", "max_tokens", "seed", "max_new_tokens", "tokenizer")
         settings = {name: _plain(getattr(m, name)) for name in names}
         settings["retriever"] = {"index": None} if self._live_index is not None else _plain(m.retriever)
-        used = self._index or self._live_index
+        used = self._index if self._index is not None else self._live_index
         return {
             "method": "few_shot" if m.shots else "zero_shot",
             "name": self.name,

@@ -26,6 +26,8 @@ KINDS: frozenset[Kind] = frozenset(ALL_KINDS)
 NEEDS_LABELS = True
 NEEDS_MODEL = True
 FORMATS = ("auto", "plain", "chat")
+LOOKED_AT = 100
+"""Examples that are looked at to tell of which kind they are."""
 
 
 class Settings(BaseModel):
@@ -108,18 +110,21 @@ class FewShot:
     ) -> FewShotPredictor:
         """Bind the template to the task and get ready to retrieve. Nothing is embedded or scored before the first query.
 
+        Where the retriever is a DemoIndex, its rows are the pool.
         Raises InputError with all that does not fit together: template and kind, fields, labels without words.
         """
         from ..prompt import bind
         from ._predictor import FewShotPredictor
 
-        usable = [e for e in pool if e.target is not None]
         template = self._template()
-        kind = kind or self.kind or (kind_of(usable) if template.generic else template.kind)
-        inputs = tuple(inputs or self.inputs or inputs_of(usable, None) or template.inputs)
-        order = label_order(usable, labels) if kind == "classify" else ()
+        # The rows of an index are on disk and may be many: without labels they are all read, with labels none.
+        on_disk = hasattr(self.retriever, "examples")
+        pool = self.retriever.examples if on_disk else [e for e in pool if e.target is not None]
+        kind = kind or self.kind or (kind_of(pool[:LOOKED_AT]) if template.generic else template.kind)
+        inputs = tuple(inputs or self.inputs or inputs_of(pool, None) or template.inputs)
+        order = () if kind != "classify" else tuple(labels) if on_disk and labels else label_order(pool, labels)
         bound = bind(template, kind=kind, inputs=inputs, labels=order, words=self.words)
-        return FewShotPredictor(replace(self, inputs=inputs), bound, usable)
+        return FewShotPredictor(replace(self, inputs=inputs), bound, pool)
 
     def _template(self) -> Template:
         from ..prompt import Template, template_folders
@@ -165,7 +170,7 @@ def load(folder: Path, state: Mapping[str, Any], *, lm: LanguageModel | None = N
     template = Template.parse(read_text(folder / TEMPLATE_FILE), state["template"]["name"], folder / TEMPLATE_FILE)
     template = replace(template, split_labels=state["template"]["split_labels"])
     index = DemoIndex.open(folder / INDEX) if (folder / INDEX).is_dir() else None
-    pool = list(index.examples) if index is not None else read_rows(folder / ROWS)
+    pool = index.examples if index is not None else read_rows(folder / ROWS)
     s = dict(state["settings"])
     kept_live = s["retriever"] == {"index": None}
     method = FewShot(
