@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IclError, InputError
+from ..methods import write_regression
 from ..progress import note, progress
 from ..values import Example, Prediction, TokenCounts
 from .cells import Cell, predictor_path
@@ -68,6 +69,7 @@ def _run_cell(prepared: Prepared, store: RunStore, cell: Cell, advance: Any) -> 
             # A calibration is fitted at the first prediction, which an earlier process made: without this it would not be saved.
             _predict(predictor, items[: len(units(len(items), cell)[0])], cell)
         _save(predictor, store.folder / path, cell)
+        write_regression(store.folder / path, items[:N_REGRESSION], store.predictions(cell.key)[:N_REGRESSION])
     seen = {example.target for example in pool}
     facts = {
         "n_labelled": len(pool),
@@ -77,6 +79,10 @@ def _run_cell(prepared: Prepared, store: RunStore, cell: Cell, advance: Any) -> 
         "predictor": path,
     }
     store.finish_cell(cell.key, facts, {"fit_s": fit_s, "predict_s": predict_s, "peak_memory_mb": peak_memory_mb()})
+
+
+N_REGRESSION = 8
+"""Test items whose predictions go along with a saved predictor, so that whoever uses it can see that it still answers the same."""
 
 
 def _fit(prepared: Prepared, cell: Cell, pool: Sequence[Example]) -> tuple[Any, str | None]:
