@@ -43,3 +43,14 @@ def _own_cache(tmp_path, monkeypatch, request):
     """Embeddings go into the test's own folder; tests with the pretrained encoder share the real cache, where its weights are."""
     if not request.node.get_closest_marker("minilm"):
         monkeypatch.setenv("ICL_HOME", str(tmp_path / "icl-home"))
+
+
+@pytest.fixture
+def one_thread():
+    """Texts encoded one by one take ten times as long when several threads wait for each other on a busy machine."""
+    import torch
+
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
