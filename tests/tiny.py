@@ -84,6 +84,30 @@ def tokenizer(chat: str | None = None, *, bos: bool = False, eos: bool = False) 
     return made
 
 
+def sentencepiece_like(kind: str) -> Any:
+    """Tokenizers that mark word starts with `▁`, and differ in what they do behind a control token. kind: `prepend` (a normaliser, BPE
+    with byte fallback), or a scheme of Metaspace (`always`, `first`, `never`, unigram)."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
+    if kind == "prepend":
+        backend = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        backend.decoder = decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        )
+        trainer: Any = trainers.BpeTrainer(vocab_size=300, special_tokens=special, show_progress=False)
+    else:
+        backend = Tokenizer(models.Unigram())
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind)
+        backend.decoder = decoders.Metaspace(prepend_scheme=kind)
+        trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=special, unk_token="<unk>", show_progress=False)
+    backend.train_from_iterator(CORPUS, trainer)
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=MISTRAL)
+
+
 def _config(name: str) -> Any:
     import transformers as t
 

@@ -70,7 +70,7 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]], *, cached: bool = True
 
 def _step_inputs(model: Any, tokens: torch.Tensor, mask: torch.Tensor, n_new: int) -> dict[str, Any]:
     inputs: dict[str, Any] = {"input_ids": tokens[:, -n_new:]}
-    if bool((mask == 1).all()) and n_new == tokens.shape[1]:
+    if n_new == tokens.shape[1] and bool((mask == 1).all()):
         return inputs | ({"logits_to_keep": 1} if takes(model, "logits_to_keep") else {})
     inputs["attention_mask"] = mask
     if takes(model, "position_ids"):

@@ -54,11 +54,12 @@ class Limits:
         groups = int(getattr(config, "num_key_value_heads", 0) or heads)
         head_size = int(getattr(config, "head_dim", 0) or hidden // heads)
         token_bytes = element * (16 * hidden + 4 * inner)
-        # A CPU is fastest with small batches: larger ones fall out of its cache. Measured with smollm2: 4 rows of about 400 tokens.
+        # A CPU is fastest with small batches: larger ones fall out of its cache. Measured with smollm2: 4 rows of about 400 tokens,
+        # and queries that share most of their prompt up to 2,048 tokens in a row (30 % less time than up to 1,024).
         most = 2048 if model.device.type == "cpu" else 32768
         batch = max(64, min(most, budget // 2 // token_bytes))
         return cls(
-            row_tokens=min(1024 if model.device.type == "cpu" else 2048, batch),
+            row_tokens=min(2048, batch),
             batch_tokens=batch,
             reads=max(16, budget // 4 // (int(config.vocab_size) * 12)),
             max_rows=max_batch,

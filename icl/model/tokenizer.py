@@ -120,7 +120,10 @@ class Tokenization:
             pieces += [text[at:where], *control]
             at = where + len(control)
         pieces.append(text[at:])
-        ids = [i for piece in pieces if piece for i in self._plain.encode(piece, add_special_tokens=False).ids]
+        ids: list[int] = []
+        for piece in filter(None, pieces):
+            known = self._own.token_to_id(piece) if len(piece) == 1 else None
+            ids += self._plain.encode(piece, add_special_tokens=False).ids if known is None else [known]
         return [i for i in ids if i not in self._unsafe_ids]
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -47,3 +47,19 @@ def test_piqa_choices_are_those_of_the_harness(models, shared):
         mine = [s / n for s, n in zip(found.sums, found.n_chars, strict=True)]
         assert found.sums.index(max(found.sums)) == sums.index(max(sums))  # acc
         assert mine.index(max(mine)) == per_char.index(max(per_char))  # acc_norm
+
+
+def test_label_words_score_as_in_the_harness(models, shared):
+    from lm_eval.api.instance import Instance
+
+    ours, theirs = models
+    lines = (shared / "data" / "agnews" / "test.jsonl").read_text(encoding="utf-8").splitlines()[:100]
+    shot = "Article: the team won the cup after extra time.\nTopic: sports\n\n"
+    contexts = [f"{shot}Article: {' '.join(json.loads(line)['text'].split()[:40])}\nTopic:" for line in lines]
+    words = [" world", " sports", " business news", " science and technology"]
+    requests = [Instance("loglikelihood", {}, (c, w), i) for i, (c, w) in enumerate((c, w) for c in contexts for w in words)]
+    answers = [value for value, _ in theirs.loglikelihood(requests)]
+    reference = [answers[i : i + 4] for i in range(0, len(answers), 4)]
+    for sums, expected in zip(ours.loglikelihoods(contexts, [words] * len(contexts)), reference, strict=True):
+        assert max(abs(a - b) for a, b in zip(sums, expected, strict=True)) <= 1e-4
+        assert sums.index(max(sums)) == expected.index(max(expected))
