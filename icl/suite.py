@@ -158,7 +158,12 @@ def run(
     folder = Path(out) if out is not None else _new_folder(loaded.name)
     refuse_if_busy(folder)
     prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=data_root)
-    command = _command(loaded, folder, limit, seed, overrides)
+    elsewhere = {
+        "--templates": [templates] if isinstance(templates, str | Path) else templates or (),
+        "--plugins": plugins,
+        "--data-root": [data_root] if data_root else [],
+    }
+    command = _command(loaded, folder, limit, seed, overrides, elsewhere)
     with _opened(folder) as store:
         manifest = prepared.manifest()
         _start(store, folder, manifest, loaded)
@@ -298,8 +303,15 @@ def _data_reports(prepared: Prepared, folder: Path) -> dict[str, list[str]]:
     return lines
 
 
-def _command(loaded: LoadedSuite, folder: Path, limit: int | None, seed: int | None, overrides: Mapping[str, Any] | None) -> str:
-    """The command line that goes on with a run."""
+def _command(
+    loaded: LoadedSuite,
+    folder: Path,
+    limit: int | None,
+    seed: int | None,
+    overrides: Mapping[str, Any] | None,
+    elsewhere: Mapping[str, Sequence[str | Path]],
+) -> str:
+    """The command line that goes on with a run. elsewhere: options that name folders -> the folders."""
     if loaded.doc.file is None:
         return f"icl.run(…, out={str(folder)!r})"
     words = ["icl", "run", loaded.source, "--out", str(folder)]
@@ -307,4 +319,6 @@ def _command(loaded: LoadedSuite, folder: Path, limit: int | None, seed: int | N
     words += ["--seed", str(seed)] if seed is not None else []
     for key, value in (overrides or {}).items():
         words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    for option, folders in elsewhere.items():
+        words += [word for each in folders for word in (option, str(each))]
     return shlex.join(words)

@@ -105,10 +105,10 @@ def encoder_state(encoder: Encoder) -> dict[str, Any]:
 
 def encoder_again(state: Mapping[str, Any]) -> Encoder:
     """The encoder a saved predictor names. Raises InputError if what loads under that name is another one."""
-    from ..retrieve import load_encoder
+    from ..retrieve import load_encoder, same_encoder
 
     encoder: Encoder = load_encoder(str(state["name"]))
-    if encoder.fingerprint != state["fingerprint"]:
+    if not same_encoder(encoder.fingerprint, str(state["fingerprint"])):
         raise InputError(
             Problem(
                 f"the encoder '{encoder.name}' is not the one this predictor was made with (fingerprint {encoder.fingerprint}, "
