@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, MissingExtraError, Problem, suggest
+from ..errors import InputError, MissingExtraError, Problem, UnknownNameError, suggest
 from ..files import sha256_file
+from ..progress import note
 from ..values import digest
 from ..weights import CATALOGUE, fetch, quiet_transformers
 
@@ -142,6 +144,10 @@ def _located(name: str, what: str = "model") -> tuple[str, str | None, str]:
         raise InputError(Problem(f"'{name}' is a file of no known kind", "Give a model folder or a .gguf file.", field=what))
     if name.startswith((".", "/", "~", os.sep)) or name.count("/") > 1 or "\\" in name or not name:
         raise InputError(Problem(f"the {what} folder '{name}' does not exist", _nearby(path), field=what))
+    if "/" not in name and get_close_matches(name.casefold(), _LANGUAGE_MODELS, n=1, cutoff=0.8):
+        # A slip of the pen in a catalogue name: said at once, not after the hub was asked in vain for a minute.
+        raise UnknownNameError("model", name, _LANGUAGE_MODELS, field=what)
+    note(f"looking for the {what} '{name}' on the model hub, or in its cache …")
     return name, None, "hub"
 
 

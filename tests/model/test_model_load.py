@@ -58,6 +58,7 @@ def test_an_adapter_changes_scores_and_fingerprint(folder, tmp_path):
     [
         ({"name": "./no/such/model"}, "the model folder './no/such/model' does not exist"),
         ({"name": "missing.gguf"}, "the model file 'missing.gguf' does not exist"),
+        ({"name": "smolm2"}, "Did you mean 'smollm2'?"),
         ({"name": "org/no-such-model"}, "there is no model 'org/no-such-model'"),
         ({"name": "minilm"}, "is a sentence encoder"),
         ({"name": "https://localhost/v1#m"}, "remote models are not part of this version"),
