@@ -65,7 +65,16 @@ def prefill(model: Any, prompts: Sequence[Sequence[int]], *, cached: bool = True
     tokens = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     out = model(**_step_inputs(model, tokens, mask, width), use_cache=cached)
-    return Prefilled(out.logits[:, -1], tokens, mask, out.past_key_values if cached else None)
+    return Prefilled(out.logits[:, -1], tokens, mask, _cache_of(out) if cached else None)
+
+
+def _cache_name(model: Any) -> str:
+    """transformers 5.24 calls the key-value cache `cache`; before, and in models not renamed yet, it is `past_key_values`."""
+    return "cache" if takes(model, "cache") else "past_key_values"
+
+
+def _cache_of(out: Any) -> Any:
+    return out.cache if hasattr(out, "cache") else out.past_key_values
 
 
 def _step_inputs(model: Any, tokens: torch.Tensor, mask: torch.Tensor, n_new: int) -> dict[str, Any]:
@@ -107,8 +116,9 @@ def write(model: Any, prompts: Sequence[Sequence[int]], writers: Sequence[Sequen
                 _select(state, torch.tensor(left, device=model.device))
             if cached:
                 inputs = _step_inputs(model, state.tokens, state.mask, 1)
-                out = model(**inputs, past_key_values=state.cache, use_cache=True)
-                state.cache = out.past_key_values
+                inputs[_cache_name(model)] = state.cache
+                out = model(**inputs, use_cache=True)
+                state.cache = _cache_of(out)
             else:
                 out = model(**_step_inputs(model, state.tokens, state.mask, state.tokens.shape[1]), use_cache=False)
             state.logits = out.logits[:, -1]
