@@ -10,17 +10,16 @@ from typing import Any
 
 from ..errors import IclError, InputError, Problem
 from ..seeds import rng_for
-from ..values import LabelScores, Prompt, TokenCounts, digest
-from .boundary import Split, split
+from ..values import LabelScores, TokenCounts, digest
+from .boundary import Split
 from .check import Examined, examine, stateful, sums
 from .codec import TokenizerCodec
 from .decoding import Ending, Writer, write
+from .encoding import Context, encoded_context, encoded_splits
 from .forward import row_values
 from .limits import Limits, is_out_of_memory
 from .tokenizer import from_transformers
 from .tree import Item, Row, batches, pack, pack_apart
-
-Context = str | Prompt
 
 
 class TorchModel:
@@ -90,38 +89,9 @@ class TorchModel:
         return TokenCounts(sum(map(len, self._rows(items))), naive)
 
     def _splits(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[Split]:
-        if len(contexts) != len(continuations):
-            raise InputError(
-                Problem(
-                    f"{len(contexts)} contexts and {len(continuations)} lists of continuations",
-                    "Give one list of continuations per context.",
-                )
-            )
-        heads = [self._encoded(context) for context in contexts]
-        joints: list[list[list[int]]] = [[] for _ in contexts]
-        for after in (False, True):  # two calls of the tokenizer in all, however many items there are
-            texts = [(i, tail + c) for i, (_, _, tail, chat) in enumerate(heads) if chat is after for c in continuations[i]]
-            encoded = self.codec.tokens.literal([text for _, text in texts], after_control=after)
-            for (i, _), joint_tail in zip(texts, encoded, strict=True):
-                joints[i].append(joint_tail)
-        tokens = self.codec.tokens
-        result = []
-        for (ids, n_head, tail, chat), tails in zip(heads, joints, strict=True):
-            head = ids[:n_head]
-            joint = [(*head, *rest) for rest in tails]
-            result.append(split(ids, joint, bos=tokens.bos, eos=tokens.eos, empty=not tail and not chat))
-        self._fits([found.n_tokens for found in result], "the prompt with its longest continuation")
-        return result
-
-    def _encoded(self, context: Context) -> tuple[tuple[int, ...], int, str, bool]:
-        """(token ids, tokens of the head, tail, whether the tail follows a control token)."""
-        if isinstance(context, Prompt) and context.token_ids:
-            return context.token_ids, context.n_head, context.tail, context.tail != context.text
-        if isinstance(context, Prompt) and context.format == "chat":
-            encoded = self.codec.chat(context.messages)
-        else:
-            encoded = self.codec.plain(str(context))
-        return encoded.ids, encoded.n_head, encoded.tail, encoded.tail != encoded.text
+        splits = encoded_splits(self.codec, contexts, continuations)
+        self._fits([found.n_tokens for found in splits], "the prompt with its longest continuation")
+        return splits
 
     def _fits(self, lengths: Sequence[int], what: str) -> None:
         problems = [
@@ -204,7 +174,7 @@ class TorchModel:
         return [[writer.text for writer in group] for group in writers]
 
     def _prompt_ids(self, prompt: Context) -> tuple[int, ...]:
-        ids, _, _, _ = self._encoded(prompt)
+        ids, _, _, _ = encoded_context(self.codec, prompt)
         if ids:
             return ids
         tokens = self.codec.tokens
