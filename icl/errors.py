@@ -2,6 +2,7 @@
 
 IclError                     something went wrong while running (exit code 1)
 ├── FetchError               weights or data could not be fetched whole
+├── CostLimitError           the next request could cost more than what is left
 └── InputError               what the user gave cannot be used (exit code 2); carries every problem found, not the first
     ├── UnknownNameError     a name that nothing has; lists the known ones and the nearest
     └── MissingExtraError    an optional package is needed; names the line that installs it
@@ -14,6 +15,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,17 @@ class IclError(Exception):
 
 class FetchError(IclError):
     """Weights or data could not be fetched, or did not arrive as they should; nothing half-done is left behind."""
+
+
+class CostLimitError(IclError):
+    """The next request to a paid model could go over the limit, so it was not sent.
+
+    results: what the call had finished, in the order of its items, None for each item that was not; nothing that was paid for is lost.
+    """
+
+    def __init__(self, message: str, results: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.results: tuple[Any, ...] = tuple(results)
 
 
 class InputError(IclError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from .values import Example, Hit, Kind, LabelScores, Message, Prediction, Prompt, TokenCounts
 
@@ -66,6 +66,11 @@ class PromptCodec(Protocol):
         """Tokens of a text alone, without BOS."""
 
 
+Estimator: TypeAlias = Literal["loglikelihood", "first_token", "generation"]
+"""How a model answers label tasks: by the log-likelihood of whole continuations, by that of their first tokens among the most likely
+ones, or by writing, where it gives no log-probabilities (`score` then raises InputError)."""
+
+
 @runtime_checkable
 class LanguageModel(Protocol):
     """A causal language model. All log-likelihoods are natural logarithms (nats)."""
@@ -86,6 +91,8 @@ class LanguageModel(Protocol):
     def device(self) -> str: ...
     @property
     def codec(self) -> PromptCodec: ...
+    @property
+    def estimator(self) -> Estimator: ...
     @property
     def reference(self) -> Mapping[str, Any]:
         """Keyword arguments of `load_model` that give this model again."""

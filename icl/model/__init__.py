@@ -13,6 +13,10 @@ _WHERE = {
     "load_codec": "icl.model.load",
     "doctor": "icl.model.diagnosis",
     "TorchModel": "icl.model.torch_lm",
+    "RemoteModel": "icl.model.remote.client",
+    "Answer": "icl.model.remote.values",
+    "Failed": "icl.model.remote.values",
+    "Usage": "icl.model.remote.values",
     "TokenizerCodec": "icl.model.codec",
     "CountingCodec": "icl.model.codec",
 }

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from ..errors import IclError, InputError, Problem
+from ..protocols import Estimator
 from ..seeds import rng_for
 from ..values import LabelScores, TokenCounts, digest
 from .boundary import Split
@@ -64,6 +65,11 @@ class TorchModel:
     @property
     def device(self) -> str:
         return str(self.model.device)
+
+    @property
+    def estimator(self) -> Estimator:
+        """Whole continuations are scored."""
+        return "loglikelihood"
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text alone, without BOS."""
