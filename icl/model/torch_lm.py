@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 
 from ..errors import IclError, InputError, Problem
 from ..protocols import Estimator
-from ..seeds import rng_for
 from ..values import LabelScores, TokenCounts, digest
 from .boundary import Split
-from .check import Examined, examine, stateful, sums
+from .check import Examined, examine, sums
 from .codec import TokenizerCodec
-from .decoding import Ending, Writer, write
+from .decoding import Ending
 from .encoding import Context, encoded_context, encoded_splits
 from .forward import row_values
 from .limits import Limits, is_out_of_memory
 from .tokenizer import from_transformers
 from .tree import Item, Row, batches, pack, pack_apart
+from .writing import Chance, Writing
 
 
 class TorchModel:
@@ -53,6 +52,11 @@ class TorchModel:
     def fingerprint(self) -> str:
         weights = self._identity() if self._identity is not None else _state_digest(self.model)
         return digest([weights, self.dtype, self.codec.tokens.fingerprint()])
+
+    @cached_property
+    def writing(self) -> Writing:
+        """The half that writes text."""
+        return Writing(self.model, self.codec, self.limits, self.window, self.examined.left_padding)
 
     @cached_property
     def window(self) -> int:
@@ -172,12 +176,8 @@ class TorchModel:
     ) -> list[list[str]]:
         ids = [self._prompt_ids(prompt) for prompt in prompts]
         self._fits([len(p) + 1 for p in ids], "the prompt with one new token")
-        ending = Ending(max_new_tokens, tuple(s for s in stop if s), self._end_ids, self.codec.tokens.decode, temperature or 1.0)
-        writers = [[Writer(p, rng_for(seed, "sample", _ids_digest(p), j) if temperature else None) for j in range(n)] for p in ids]
-        if max_new_tokens > 0:
-            for group in self._groups(ids, n, max_new_tokens):
-                self._write_group(ids, writers, group, ending)
-        return [[writer.text for writer in group] for group in writers]
+        ending = Ending(max_new_tokens, tuple(s for s in stop if s), self.writing.end_ids, self.codec.tokens.decode, temperature or 1.0)
+        return self.writing.texts(ids, Chance(n, temperature, seed), ending)
 
     def _prompt_ids(self, prompt: Context) -> tuple[int, ...]:
         ids, _, _, _ = encoded_context(self.codec, prompt)
@@ -185,61 +185,6 @@ class TorchModel:
             return ids
         tokens = self.codec.tokens
         return (next((i for i in (tokens.bos, tokens.eos) if i is not None), 0),)
-
-    def _groups(self, ids: Sequence[tuple[int, ...]], n: int, max_new_tokens: int) -> Iterator[list[int]]:
-        """Prompts that are written together: of similar length, or of one length where the model takes no padding."""
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]), reverse=True)
-        same = [list(found) for _, found in groupby(order, key=lambda i: len(ids[i]))]
-        for candidates in [order] if self.examined.left_padding else same:
-            at = 0
-            while at < len(candidates):
-                rows = self.limits.writing_rows(len(ids[candidates[at]]), max_new_tokens)
-                size = max(1, rows // n)
-                yield candidates[at : at + size]
-                at += size
-
-    def _write_group(self, ids: Sequence[tuple[int, ...]], writers: list[list[Writer]], group: list[int], ending: Ending) -> None:
-        room = min(self.window - len(ids[i]) for i in group)
-        limited = Ending(min(ending.max_new_tokens, room), ending.stop, ending.end_ids, ending.decode, ending.temperature)
-        if room < ending.max_new_tokens and len(group) > 1:  # one long prompt must not shorten its neighbours' texts
-            for i in group:
-                self._write_group(ids, writers, [i], ending)
-            return
-        fresh = [[Writer(w.prompt, _copy(w.uniform)) for w in writers[i]] for i in group]
-        try:
-            write(self.model, [ids[i] for i in group], fresh, limited, cached=not stateful(self.model))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error) or len(group) == 1:
-                raise
-        else:
-            for i, done in zip(group, fresh, strict=True):
-                writers[i] = done
-            return
-        self._write_group(ids, writers, group[: len(group) // 2], ending)
-        self._write_group(ids, writers, group[len(group) // 2 :], ending)
-
-    @cached_property
-    def _end_ids(self) -> frozenset[int]:
-        found: set[int] = set()
-        for source in (getattr(self.model, "generation_config", None), self.model.config):
-            eos = getattr(source, "eos_token_id", None)
-            found |= set(eos) if isinstance(eos, list | tuple) else {eos} if eos is not None else set()
-        if self.codec.tokens.eos is not None:
-            found.add(self.codec.tokens.eos)
-        if self.codec.has_chat and (turn := self.codec.chat_format.end_of_turn) is not None:
-            found.add(turn)
-        return frozenset(int(i) for i in found)
-
-
-def _copy(generator: Any) -> Any:
-    """A generator in the same state, so that a batch tried again draws the same numbers."""
-    if generator is None:
-        return None
-    import random
-
-    twin = random.Random()
-    twin.setstate(generator.getstate())
-    return twin
 
 
 def _items(splits: Sequence[Split]) -> list[Item]:
@@ -258,10 +203,6 @@ def _label_scores(i: int, found: Split, texts: Sequence[str], totals: Mapping[tu
         straddle=found.straddle,
         conditioned=found.conditioned,
     )
-
-
-def _ids_digest(ids: Sequence[int]) -> str:
-    return digest(list(ids))
 
 
 def _window(model: Any) -> int:

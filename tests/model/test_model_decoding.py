@@ -23,7 +23,7 @@ def greedy(model, tokenizer, prompt, n, end_ids):
 @pytest.mark.parametrize("name", [*tiny.REQUIRED, "mistral", "gemma3", "falcon-alibi", "bloom", "mpt", "mamba"])
 def test_equals_transformers_greedy(name):
     lm, model, tokenizer = tiny.lm(name), tiny.model(name), tiny.tokenizer()
-    expected = [greedy(model, tokenizer, p, 20, lm._end_ids) for p in PROMPTS]
+    expected = [greedy(model, tokenizer, p, 20, lm.writing.end_ids) for p in PROMPTS]
     assert lm.generate(PROMPTS, max_new_tokens=20, stop=()) == expected
     assert lm.generate(PROMPTS[::-1], max_new_tokens=20, stop=())[::-1] == expected
     assert [lm.generate([p], max_new_tokens=20, stop=())[0] for p in PROMPTS] == expected
@@ -86,7 +86,7 @@ def test_samples_follow_the_models_distribution():
         logits = lm.model(input_ids=torch.tensor([lm.codec.tokens.parsed("x")])).logits[0, -1]
     expected = {}
     for token, p in enumerate(torch.softmax(logits / 0.7, -1).tolist()):
-        text = "" if token in lm._end_ids else lm.codec.tokens.decode([token])  # many bytes alone are no text: they look the same
+        text = "" if token in lm.writing.end_ids else lm.codec.tokens.decode([token])  # many bytes alone are no text: they look the same
         expected[text] = expected.get(text, 0.0) + p
     texts = lm.sample(["x"], n=n, temperature=0.7, max_new_tokens=1, stop=())[0]
     likely = [text for text, p in expected.items() if p > 0.05]
@@ -100,7 +100,7 @@ def test_chat_prompts_end_at_the_end_of_turn():
     from icl.values import Prompt
 
     lm = tiny.lm("llama", "chatml")
-    assert lm.codec.tokens.controls["<|im_end|>"].id in lm._end_ids
+    assert lm.codec.tokens.controls["<|im_end|>"].id in lm.writing.end_ids
     messages = ({"role": "user", "content": "Hello there!"},)
     encoded = lm.codec.chat(messages)
     prompt = Prompt(encoded.text, messages, encoded.ids, tail=encoded.tail, n_head=encoded.n_head, format="chat")
@@ -121,18 +121,18 @@ def test_a_full_window_is_refused_and_a_nearly_full_one_is_not_overrun():
 
 
 def test_out_of_memory_halves_the_group(monkeypatch):
-    import icl.model.torch_lm as torch_lm
+    import icl.model.writing as writing
 
     lm = tiny.lm("llama")
     expected = lm.sample(PROMPTS, n=2, max_new_tokens=6, stop=())
-    real = torch_lm.write
+    real = writing.write
 
     def scarce(model, prompts, writers, ending, *, cached):
         real(model, prompts, writers, ending, cached=cached)  # draws its numbers, then fails: the second try must draw the same
         if len(prompts) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(torch_lm, "write", scarce)
+    monkeypatch.setattr(writing, "write", scarce)
     assert lm.sample(PROMPTS, n=2, max_new_tokens=6, stop=()) == expected
 
 
@@ -143,6 +143,6 @@ def test_smollm2_greedy():
 
     lm = icl.load_model("smollm2", device="cpu")
     prompts = ["The capital of France is", "1 2 3 4 5 6"]
-    expected = [greedy(lm.model, load_tokenizer("smollm2"), p, 12, lm._end_ids) for p in prompts]
+    expected = [greedy(lm.model, load_tokenizer("smollm2"), p, 12, lm.writing.end_ids) for p in prompts]
     assert lm.generate(prompts, max_new_tokens=12, stop=()) == expected
     assert expected[0].startswith(" Paris")
