@@ -6,6 +6,7 @@ from pathlib import Path
 os.environ.setdefault("ICL_QUIET", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("ICL_CACHE", "0")  # a stored score would hide a wrong one
 
 import pytest
 

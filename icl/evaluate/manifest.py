@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..errors import Problem
+from ..model.conditions import instructions, settings
 
 SCHEMA = 1
 PACKAGES = (
     "torch", "transformers", "tokenizers", "sentence-transformers", "faiss-cpu", "bm25s", "numpy", "scipy", "scikit-learn", "jinja2", "peft",
 )  # fmt: skip
-SETTINGS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE")
-"""Variables that choose between kernels; noted only if set."""
-FLAGS = ("amx_tile", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "sve", "asimd")
-"""Of the CPU, those that choose between kernels."""
 
 
 def machine(uses_torch: bool) -> dict[str, Any]:
@@ -33,17 +28,7 @@ def machine(uses_torch: bool) -> dict[str, Any]:
         import torch
 
         threads = torch.get_num_threads()
-    settings = {name: os.environ[name] for name in SETTINGS if name in os.environ}
-    return {"architecture": platform.machine(), "instructions": _instructions(), "threads": threads, "settings": settings}
-
-
-def _instructions() -> list[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return [platform.processor()]
-    words = next((set(line.split(":", 1)[1].split()) for line in lines if line.startswith(("flags", "Features"))), set())
-    return [flag for flag in FLAGS if flag in words]
+    return {"architecture": platform.machine(), "instructions": list(instructions()), "threads": threads, "settings": settings()}
 
 
 def packages() -> dict[str, str | None]:
