@@ -120,9 +120,11 @@ class TokenCounts:
     """Token positions that the model computes (padding left out)."""
     naive: int
     """What one forward pass per continuation over its whole prompt would compute."""
+    generated: int = 0
+    """Those of `computed` that the model writes, at most; an endpoint has a price of its own for them."""
 
     def __add__(self, other: TokenCounts) -> TokenCounts:
-        return TokenCounts(self.computed + other.computed, self.naive + other.naive)
+        return TokenCounts(self.computed + other.computed, self.naive + other.naive, self.generated + other.generated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,9 @@ class Prediction:
     n_tokens: int | None = None
     n_dropped: int = 0
     text: str | None = None
-    """What a generating model wrote, before the answer was read out of it."""
+    """What a generating model wrote, before the answer was read out of it; of several samples a JSON list."""
+    lost: bool = False
+    """An endpoint gave no answer, so asking again may give one; `why` says what went wrong."""
 
     @property
     def label(self) -> str | None:

@@ -34,6 +34,7 @@ CREATE TABLE IF NOT EXISTS items (
     PRIMARY KEY (cell, position)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS units (cell TEXT NOT NULL, unit INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (cell, unit)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS work (cell TEXT NOT NULL, counts TEXT NOT NULL);
 """
 
 
@@ -106,6 +107,30 @@ class RunStore:
                 self._db.execute("INSERT INTO units VALUES (?, ?, ?)", (cell, unit, seconds))
         except sqlite3.OperationalError as error:
             raise IclError(f"{self.folder / STORE}: {error}\n  Free some space; the same command goes on from what is stored.") from None
+
+    def lost(self, cell: str) -> list[int]:
+        """Positions of a cell's items that an endpoint gave no answer for."""
+        rows = self._db.execute("SELECT position, prediction FROM items WHERE cell = ? AND answer IS NULL ORDER BY position", (cell,))
+        return [position for position, text in rows if from_json(text).lost]
+
+    def replace(self, cell: str, positions: Sequence[int], predictions: Sequence[Prediction]) -> None:
+        """Put new predictions in the place of stored ones, all or none."""
+        rows = [
+            (_storable(p.answer), _storable(p.why), to_json(p), cell, position)
+            for position, p in zip(positions, predictions, strict=True)
+        ]
+        with self._db:
+            self._db.executemany("UPDATE items SET answer = ?, why = ?, prediction = ? WHERE cell = ? AND position = ?", rows)
+
+    def add_work(self, cell: str, counts: Mapping[str, Any]) -> None:
+        """Note what was really computed or paid for a cell: name -> number, or a mapping of such. Kept though the work be cut short."""
+        with self._db:
+            self._db.execute("INSERT INTO work VALUES (?, ?)", (cell, json.dumps(counts, sort_keys=True)))
+
+    def work(self) -> list[tuple[str, dict[str, Any]]]:
+        """(cell, counts) of everything noted, of all sessions."""
+        rows = self._db.execute("SELECT cell, counts FROM work ORDER BY rowid")
+        return [(cell, json.loads(counts)) for cell, counts in rows]
 
     def finish_cell(self, cell: str, facts: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         """Mark a cell complete. facts: what goes to results.json; timing: what differs from run to run."""

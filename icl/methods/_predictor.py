@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import InputError, Problem
+from ..errors import CostLimitError, IclError, InputError, Problem
 from ..files import write_text
 from ..prompt import Unfit, bind, pack
-from ..prompt.bind import letters
 from ..prompt.pack import resolve_format
 from ..protocols import LanguageModel, Order, Retriever
-from ..readout import read_answer, read_label, tie_tolerance
-from ..values import Example, Hit, Kind, LabelScores, Prediction, Prompt, Spec, TokenCounts
+from ..readout import read_answer, tie_tolerance
+from ..values import Example, Hit, Kind, LabelScores, Prediction, Prompt, TokenCounts
 from ._calibrate import Frozen, calibrator
-from ._common import encoder_state, index_of, label_order, labelled, queries_of
+from ._common import index_of, label_order, labelled, queries_of
 from ._folder import INDEX, ROWS, TEMPLATE_FILE, save_predictor, write_rows
 from ._labels import Candidates, candidates_of, label_prediction, log_scores, unscored
 from ._model import ModelHandle
 from ._rationale import after_rationale, check_rationales, rationale_of, uses_rationales, with_rationale
+from ._state import prompt_state
+from ._written import (
+    Lost,
+    Writing,
+    check_estimator,
+    estimator_of,
+    lost,
+    prediction_of,
+    read_as_label,
+    score,
+    words_of,
+    write,
+    writing_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +43,8 @@ if TYPE_CHECKING:
     from .few_shot import FewShot
 
 SHOWN_PROBLEMS = 20
+Work: TypeAlias = tuple[int, Example, Prompt]
+"""(place among the queries, the query, its prompt)"""
 
 
 class FewShotPredictor:
@@ -55,6 +69,8 @@ class FewShotPredictor:
         self._order: Order | None = None
         self._frozen = frozen
         self._calibrator = calibrator(method, bound.kind)
+        if method.lm is not None and (method.readout != "sum" or method.calibration is not None):
+            check_estimator(method, method.lm)  # else only when the model is used: asking an endpoint what it can do takes a moment
         self._shows_rationales = method.shots > 0 and uses_rationales(bound, self.pool)
         check_rationales(method, bound, self._shows_rationales)
         self._last: tuple[tuple[str, ...], list[Prompt | Unfit]] | None = None
@@ -135,7 +151,7 @@ class FewShotPredictor:
             codec=self._model.codec(),
             format=self.method.format,
             max_tokens=self._budget(),
-            reserve=self.method.max_new_tokens if self.kind == "answer" or self._shows_rationales else 0,
+            reserve=self.method.max_new_tokens if self._writes(self._model.lm) or self._shows_rationales else 0,
         )
 
     def _budget(self) -> int | None:
@@ -169,65 +185,112 @@ class FewShotPredictor:
     # ── predictions ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def predict(self, queries: Sequence[Any]) -> list[Prediction]:
-        """One Prediction per query, in order. A query that does not fit the window is unscored, with the reason."""
-        lm = self._model.load()
+        """One Prediction per query, in order. A query that does not fit the window is unscored, with the reason.
+
+        Raises CostLimitError where a model's `max_cost` is reached; its `results` are the predictions that were done, None for the others.
+        """
+        lm = self._lm()
         examples = queries_of(queries, self.inputs)
         result: dict[int, Prediction] = {}
-        todo: list[tuple[int, Prompt]] = []
+        work: list[Work] = []
         for i, made in enumerate(self._prepare(examples)):
             if isinstance(made, Unfit):
                 result[i] = unscored(examples[i], made.why)
             elif self.kind == "choose" and not examples[i].choices:
                 result[i] = unscored(examples[i], "the query has no choices")
             else:
-                todo.append((i, made))
-        answered = self._generate if self.kind == "answer" else self._score
-        result.update(answered(lm, [(i, examples[i], prompt) for i, prompt in todo]))
+                work.append((i, examples[i], made))
+        found = self._write(lm, work) if self._writes(lm) else self._score(lm, work)
+        for (i, query, prompt), each in zip(work, found, strict=True):
+            result[i] = lost(query, prompt, each) if isinstance(each, Lost) else each
+        limits = [each.why for each in found if isinstance(each, Lost) and each.limit]
+        if limits:
+            undone = {i for (i, _, _), each in zip(work, found, strict=True) if isinstance(each, Lost) and each.limit}
+            raise CostLimitError(limits[0], [None if i in undone else result[i] for i in range(len(examples))])
         return [result[i] for i in range(len(examples))]
 
-    def _score(self, lm: LanguageModel, work: Sequence[tuple[int, Example, Prompt]]) -> dict[int, Prediction]:
+    @property
+    def estimator(self) -> str:
+        """How an answer is found: `generation` for answers in words and for samples, else what the model offers for labels."""
+        return "generation" if self._writes(self._lm()) else estimator_of(self._lm())
+
+    def _lm(self) -> LanguageModel:
+        """The model. Raises InputError if there is none, or if it cannot do what the method asks for."""
+        lm = self._model.load()
+        check_estimator(self.method, lm)
+        return lm
+
+    def _writes(self, lm: LanguageModel | None) -> bool:
+        """Whether answers are read out of what the model writes. lm: None where it is not loaded; it is then taken to give scores."""
+        return self.kind == "answer" or self.method.samples > 1 or (lm is not None and estimator_of(lm) == "generation")
+
+    def _score(self, lm: LanguageModel, work: Sequence[Work]) -> list[Prediction | Lost]:
+        """By the log-likelihoods of the labels' continuations."""
         raw = self._raw(lm, [(query, prompt) for _, query, prompt in work])
-        values = [log_scores(scores, candidates, self.method.readout) for candidates, scores in raw]
-        if self._calibrator is not None and values:
-            values = self._calibrated(values)
-        result = {}
-        for (i, query, prompt), (candidates, scores), value in zip(work, raw, values, strict=True):
+        values = iter(self._values([r for r in raw if not isinstance(r, Lost)]))
+        result: list[Prediction | Lost] = []
+        for (_, query, prompt), found in zip(work, raw, strict=True):
+            if isinstance(found, Lost):
+                result.append(found)
+                continue
+            candidates, scores = found
             tolerance = tie_tolerance(scores, self.method.readout, lm.dtype)
-            result[i] = label_prediction(query, prompt, scores, candidates, value, tolerance)
+            result.append(label_prediction(query, prompt, scores, candidates, next(values), tolerance))
         return result
 
-    def _raw(self, lm: LanguageModel, work: Sequence[tuple[Example, Prompt]]) -> list[tuple[Candidates, LabelScores]]:
-        prompts = [prompt for _, prompt in work]
-        rationales: list[str] = [""] * len(work)
+    def _values(self, raw: Sequence[tuple[Candidates, LabelScores]]) -> list[NDArray[np.float64]]:
+        values = [log_scores(scores, candidates, self.method.readout) for candidates, scores in raw]
+        return self._calibrated(values) if self._calibrator is not None and values else values
+
+    def _raw(self, lm: LanguageModel, work: Sequence[tuple[Example, Prompt]]) -> list[tuple[Candidates, LabelScores] | Lost]:
+        """Per item what was scored and its scores."""
+        rationales: list[str | Lost] = [""] * len(work)
         if work and self._shows_rationales:
-            stop = self._stop(chat=prompts[0].format == "chat")
-            written = lm.generate(prompts, max_new_tokens=self.method.max_new_tokens, stop=stop)
-            rationales = [rationale_of(self.bound, query, text) for (query, _), text in zip(work, written, strict=True)]
-        candidates = [self._candidates(query, prompt, rationale) for (query, prompt), rationale in zip(work, rationales, strict=True)]
-        scores = lm.score(prompts, [c.continuations for c in candidates]) if work else []
-        return list(zip(candidates, scores, strict=True))
+            written = write(lm, [prompt for _, prompt in work], self._writing(work[0][1], samples=1))
+            rationales = [
+                texts if isinstance(texts, Lost) else rationale_of(self.bound, query, texts[0])
+                for (query, _), texts in zip(work, written, strict=True)
+            ]
+        candidates = [
+            r if isinstance(r, Lost) else self._candidates(query, prompt, r) for (query, prompt), r in zip(work, rationales, strict=True)
+        ]
+        whole = [(prompt, c) for (_, prompt), c in zip(work, candidates, strict=True) if not isinstance(c, Lost)]
+        found = iter(score(lm, [prompt for prompt, _ in whole], [c.continuations for _, c in whole]))
+        return [c if isinstance(c, Lost) else each if isinstance(each := next(found), Lost) else (c, each) for c in candidates]
 
     def _candidates(self, query: Example, prompt: Prompt, rationale: str = "") -> Candidates:
         if rationale:
             return candidates_of(with_rationale(rationale, self.bound.continuations(query), prompt.format == "chat"))
         return candidates_of(self.bound.continuations(query, prompt.format))
 
-    def _generate(self, lm: LanguageModel, work: Sequence[tuple[int, Example, Prompt]]) -> dict[int, Prediction]:
-        prompts = [prompt for _, _, prompt in work]
-        stop = self._stop(chat=bool(prompts) and prompts[0].format == "chat")
-        texts = lm.generate(prompts, max_new_tokens=self.method.max_new_tokens, stop=stop) if work else []
-        result = {}
-        for (i, query, prompt), text in zip(work, texts, strict=True):
-            own = after_rationale(self.bound, query, text) if self._shows_rationales else text
-            answer, why = read_answer(own, stop=stop, extract=self.bound.template.extract)
-            done = unscored(query, why or "no answer", prompt, text)
-            result[i] = done if answer is None else replace(done, answer=answer, why=None)
-        return result
+    def _write(self, lm: LanguageModel, work: Sequence[Work]) -> list[Prediction | Lost]:
+        """By what the model writes: an answer in words, or text that a label is read out of."""
+        if not work:
+            return []
+        how = self._writing(work[0][2])
+        written = write(lm, [prompt for _, _, prompt in work], how)
+        return [
+            texts
+            if isinstance(texts, Lost)
+            else prediction_of(self.bound, query, prompt, texts, [self._read_text(query, text, how.stop) for text in texts])
+            for (_, query, prompt), texts in zip(work, written, strict=True)
+        ]
+
+    def _writing(self, prompt: Prompt, **changes: Any) -> Writing:
+        return writing_of(self.method, self._stop(chat=prompt.format == "chat"), **changes)
 
     def _stop(self, chat: bool) -> tuple[str, ...]:
         """Where an answer ends. A chat model ends its turn itself, so there the separator of plain prompts is no stop string."""
         template = self.bound.template
         return () if chat and template.stop == (template.separator,) else template.stop
+
+    def _read_text(self, query: Example, text: str, stop: tuple[str, ...]) -> tuple[str | None, str | None]:
+        """(the label or the answer in words that a text gives, None), or (None, why there is none)."""
+        extract = self.bound.template.extract
+        own = after_rationale(self.bound, query, text) if self._shows_rationales else text
+        if self.kind == "answer":
+            return read_answer(own, stop=stop, extract=extract)
+        return read_as_label(own, words_of(self.bound, query), stop=stop, extract=extract)
 
     def read(self, query: Any, text: str) -> Prediction:
         """What a model elsewhere answered to this query's prompt, as a Prediction. Matched to the label words, or extracted."""
@@ -237,31 +300,21 @@ class FewShotPredictor:
             chat = resolve_format(self.bound, self.method.format, self._model.codec()) == "chat"
             answer, why = read_answer(text, stop=self._stop(chat), extract=template.extract)
             return Prediction(example.uid, answer, why=why, text=text)
-        words = self._words(example)
-        written, why = read_answer(text, extract=template.extract)
-        label = read_label(written, words) if written is not None else None
-        why = None if label is not None else why or f"none of {', '.join(words)} can be read out of the answer"
+        words = words_of(self.bound, example)
+        label, why = read_as_label(text, words, extract=template.extract)
         return Prediction(example.uid, label, candidates=tuple(words), why=why, text=text)
-
-    def _words(self, query: Example) -> dict[str, tuple[str, ...]]:
-        """Label or choice -> what a model may write for it."""
-        if self.kind == "classify":
-            return {label: (*words, label) for label, words in self.bound.words.items()}
-        names = letters(len(query.choices)) if self.bound.template.choices == "letter" else query.choices
-        words: dict[str, tuple[str, ...]] = {}
-        for choice, name in zip(query.choices, names, strict=True):
-            words[choice] = (*words.get(choice, (choice,)), name)
-        return words
 
     def plan(self, queries: Sequence[Any]) -> TokenCounts:
         """Tokens that `predict` computes from a cold start; for generated answers at most."""
-        lm = self._model.load()
+        lm = self._lm()
         examples = queries_of(queries, self.inputs)
         work = [(q, p) for q, p in zip(examples, self._prepare(examples), strict=True) if not isinstance(p, Unfit)]
-        if self.kind == "answer" or self._shows_rationales:
-            total = sum((p.n_tokens or 0) + self.method.max_new_tokens for _, p in work)
-            return TokenCounts(total, total)
         work = [(q, p) for q, p in work if self.kind != "choose" or q.choices]
+        samples = self.method.samples if self._writes(lm) else 1
+        written = len(work) * samples * self.method.max_new_tokens if self._writes(lm) or self._shows_rationales else 0
+        if written:
+            total = sum(p.n_tokens or 0 for _, p in work) + written
+            return TokenCounts(total, total, written)
         return lm.plan([p for _, p in work], [self._candidates(q, p).continuations for q, p in work]) if work else TokenCounts(0, 0)
 
     # ── calibration ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -279,7 +332,10 @@ class FewShotPredictor:
         import numpy as np
 
         work = [(q, p) for q, p in zip(queries, self._pack(queries), strict=True) if not isinstance(p, Unfit)]
-        raw = self._raw(self._model.load(), work)
+        found = self._raw(self._lm(), work)
+        raw = [r for r in found if not isinstance(r, Lost)]
+        if not raw:
+            raise IclError(f"none of the {len(found)} rows that the calibration is fitted on could be scored")
         return np.stack([log_scores(scores, candidates, self.method.readout) for candidates, scores in raw])
 
     def score_with(self, query: Any, demonstrations: Sequence[Example]) -> LabelScores:
@@ -288,7 +344,10 @@ class FewShotPredictor:
         made = self._pack_one(example, [Hit(e.uid, 0.0, e) for e in demonstrations], [e.uid for e in demonstrations])
         if isinstance(made, Unfit):
             raise InputError(Problem(made.why, "Use fewer or shorter texts.", field="query"))
-        return self._raw(self._model.load(), [(example, made)])[0][1]
+        (raw,) = self._raw(self._lm(), [(example, made)])
+        if isinstance(raw, Lost):
+            raise IclError(raw.why)
+        return raw[1]
 
     # ── growing and keeping ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -309,53 +368,13 @@ class FewShotPredictor:
         """Write a folder that `icl.load` takes. Raises InputError if the retriever, order or tokenizer is a function."""
         if self._calibrator is not None and self._frozen is None:
             self._frozen = self._calibrator.fit(self)
-        save_predictor(folder, self._state(), self._write)
+        used = self._index if self._index is not None else self._live_index
+        state = prompt_state(self.method, self.bound, self._model, used)
+        save_predictor(folder, {**state, "name": self.name, "calibration_state": self._frozen}, self._files)
 
-    def _write(self, folder: Path) -> None:
+    def _files(self, folder: Path) -> None:
         write_text(folder / TEMPLATE_FILE, self.bound.template.source)
         if self._index is not None or self._live_index is not None:
             self.index.save(folder / INDEX)
         else:
             write_rows(folder / ROWS, self._pool if self.method.shots else ())
-
-    def _state(self) -> dict[str, Any]:
-        m = self.method
-        problems = [
-            Problem("a Python function cannot be saved", "Make it a plug-in file and give its name.", field=field)
-            for field in ("retriever", "order", "tokenizer")
-            if callable(getattr(m, field)) and self._live_index is not getattr(m, field)
-        ]
-        if problems:
-            raise InputError(problems)
-        names = ("order", "shots", "readout", "calibration", "format", "max_tokens", "seed", "max_new_tokens", "tokenizer")
-        settings = {name: _plain(getattr(m, name)) for name in names}
-        settings["retriever"] = {"index": None} if self._live_index is not None else _plain(m.retriever)
-        used = self._index if self._index is not None else self._live_index
-        return {
-            "method": "few_shot" if m.shots else "zero_shot",
-            "name": self.name,
-            "kind": self.kind,
-            "inputs": self.inputs,
-            "labels": self.labels,
-            "settings": settings,
-            "template": {"name": self.bound.template.name, "split_labels": self.bound.template.split_labels},
-            "words": {label: list(words) for label, words in m.words.items()} if m.words else None,
-            "model": self._model.state(),
-            "encoder": encoder_state(used.encoder) if used is not None else {"name": _encoder_name(m.encoder)},
-            "calibration_state": self._frozen,
-        }
-
-
-def _plain(value: Any) -> Any:
-    """A component as JSON data."""
-    if isinstance(value, Spec):
-        return {value.name: dict(value.settings)}
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-def _encoder_name(encoder: Any) -> str:
-    return encoder if isinstance(encoder, str) else str(encoder.name)

@@ -40,7 +40,11 @@ class Settings(BaseModel):
     template: str | None = Field(None, description="A template instead of the task's.")
     format: Literal["auto", "plain", "chat"] | None = Field(None, description="Plain text or chat turns, instead of the suite's.")
     max_tokens: int | None = Field(None, ge=1, description="Token budget of the prompt; default: the model's window.")
-    max_new_tokens: int = Field(64, ge=1, description="Longest answer in words.")
+    max_new_tokens: int = Field(64, ge=1, description="Longest text to write: an answer in words, or one that a label is read out of.")
+    samples: int = Field(
+        1, ge=1, description="Texts to write per prompt; with several, labels are read out of them and their shares are the probabilities."
+    )
+    temperature: float = Field(0.7, gt=0, description="Of the samples, where there are several.")
     encoder: str | None = Field(None, description="A sentence encoder; default: the suite's.")
 
 
@@ -69,6 +73,10 @@ class FewShot:
     tokenizer: Tokenizer | None = None
     seed: int = 0
     max_new_tokens: int = 64
+    samples: int = 1
+    """More than 1: so many texts are written per prompt and vote; the shares of the votes are the probabilities of labels."""
+    temperature: float = 0.7
+    """Of the samples, where there are several."""
     words: Mapping[str, Sequence[str]] | None = None
     """Label -> its words, instead of the template's."""
     kind: Kind | None = None
@@ -83,10 +91,14 @@ class FewShot:
         lm: object = self.lm
         if lm is not None and not isinstance(lm, LanguageModel):
             problems.append(Problem(f"lm is a language model or None, got {lm!r}", "Load it: icl.load_model('smollm2').", field="lm"))
-        for field, least in (("shots", 0), ("max_new_tokens", 1), ("max_tokens", 1)):
+        for field, least in (("shots", 0), ("max_new_tokens", 1), ("max_tokens", 1), ("samples", 1)):
             value = getattr(self, field)
             if value is not None and (not isinstance(value, int) or value < least):
                 problems.append(Problem(f"got {value!r}", f"Give a whole number, at least {least}.", field=field))
+        if not self.temperature > 0:
+            problems.append(
+                Problem(f"got {self.temperature!r}", "Give a number above 0; a single text is greedy anyway.", field="temperature")
+            )
         for field, known in (("format", FORMATS), ("readout", READOUTS)):
             if getattr(self, field) not in known:
                 problems.append(

@@ -28,7 +28,11 @@ class Settings(BaseModel):
     template: str | None = Field(None, description="A template instead of the task's.")
     format: Literal["auto", "plain", "chat"] | None = Field(None, description="Plain text or chat turns, instead of the suite's.")
     max_tokens: int | None = Field(None, ge=1, description="Token budget of the prompt; default: the model's window.")
-    max_new_tokens: int = Field(64, ge=1, description="Longest answer in words.")
+    max_new_tokens: int = Field(64, ge=1, description="Longest text to write: an answer in words, or one that a label is read out of.")
+    samples: int = Field(
+        1, ge=1, description="Texts to write per prompt; with several, labels are read out of them and their shares are the probabilities."
+    )
+    temperature: float = Field(0.7, gt=0, description="Of the samples, where there are several.")
 
 
 def build(settings: Settings, context: MethodContext) -> FewShot:

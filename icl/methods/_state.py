@@ -1,0 +1,61 @@
+"""What a saved prompt is made of: its settings, labels, model and encoder as JSON data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, Problem
+from ..values import Spec
+from ._common import encoder_state
+from ._model import ModelHandle
+
+if TYPE_CHECKING:
+    from ..prompt import BoundTemplate
+    from ..retrieve import DemoIndex
+    from .few_shot import FewShot
+
+SETTINGS = (
+    "order", "shots", "readout", "calibration", "format", "max_tokens", "seed", "max_new_tokens", "tokenizer", "samples", "temperature",
+)  # fmt: skip
+
+
+def prompt_state(method: FewShot, bound: BoundTemplate, model: ModelHandle, index: DemoIndex | None) -> dict[str, Any]:
+    """What `few_shot.load` reads. index: the one in use, None if none was needed. Raises InputError for functions, which are no data."""
+    is_live = index is not None and method.retriever is index
+    problems = [
+        Problem("a Python function cannot be saved", "Make it a plug-in file and give its name.", field=field)
+        for field in ("retriever", "order", "tokenizer")
+        if callable(getattr(method, field)) and not (field == "retriever" and is_live)
+    ]
+    if problems:
+        raise InputError(problems)
+    settings = {name: _plain(getattr(method, name)) for name in SETTINGS}
+    settings["retriever"] = {"index": None} if is_live else _plain(method.retriever)
+    return {
+        "method": "few_shot" if method.shots else "zero_shot",
+        "kind": bound.kind,
+        "inputs": method.inputs,
+        "labels": bound.labels,
+        "settings": settings,
+        "template": {"name": bound.template.name, "split_labels": bound.template.split_labels},
+        "words": {label: list(words) for label, words in method.words.items()} if method.words else None,
+        "model": model.state(),
+        "encoder": encoder_state(index.encoder) if index is not None else {"name": _encoder_name(method.encoder)},
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A component as JSON data."""
+    if isinstance(value, Spec):
+        return {value.name: dict(value.settings)}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _encoder_name(encoder: Any) -> str:
+    return encoder if isinstance(encoder, str) else str(encoder.name)

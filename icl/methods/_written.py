@@ -1,0 +1,161 @@
+"""What a model writes: answers in words, rationales, and labels where there are no log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from ..errors import CostLimitError, InputError, Problem
+from ..prompt.bind import letters
+from ..protocols import LanguageModel
+from ..readout import read_answer, read_label
+from ..values import Example, LabelScores, Prediction, Prompt, canonical_json
+from ._labels import unscored
+
+if TYPE_CHECKING:
+    from ..prompt import BoundTemplate
+    from .few_shot import FewShot
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An item that an endpoint gave nothing for. Asking again may help."""
+
+    why: str
+    limit: bool = False
+    """It was not asked at all: the cost limit was reached."""
+
+
+@runtime_checkable
+class SingleItemsMayFail(Protocol):
+    """A model elsewhere: an item that fails is handed back as such and takes no other with it."""
+
+    def answers(
+        self, prompts: Sequence[Prompt], n: int, temperature: float, seed: int, max_new_tokens: int, stop: Sequence[str]
+    ) -> Sequence[Any]:
+        """Per prompt an object with `texts`, as many as asked for or none, and `why`."""
+
+    def scores(self, contexts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> Sequence[Any]:
+        """Per prompt LabelScores, or an object with `why`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How a model is asked to write."""
+
+    max_new_tokens: int
+    stop: tuple[str, ...]
+    samples: int = 1
+    """1: the likeliest text (greedy)."""
+    temperature: float = 0.7
+    seed: int = 0
+
+
+def estimator_of(lm: LanguageModel) -> str:
+    """What a label's score is with this model: `loglikelihood`, `first_token`, or `generation` where there is no score."""
+    return str(getattr(lm, "estimator", "loglikelihood"))
+
+
+def check_estimator(method: FewShot, lm: LanguageModel) -> None:
+    """Raises InputError for what needs log-probabilities that the model does not give."""
+    estimator = estimator_of(lm)
+    problems = []
+    if method.readout != "sum" and estimator != "loglikelihood":
+        message = f"the read-out '{method.readout}' needs a label's whole log-likelihood, and '{lm.name}' gives {_GIVES[estimator]}"
+        problems.append(Problem(message, "Use readout: sum, or a model with log-probabilities.", field="readout"))
+    if method.calibration is not None and (estimator == "generation" or method.samples > 1):
+        message = f"a calibration corrects log-probabilities, and here labels are read out of the text that '{lm.name}' writes"
+        problems.append(Problem(message, "Leave it out, or use a model with log-probabilities.", field="calibration"))
+    if problems:
+        raise InputError(problems)
+
+
+_GIVES = {"first_token": "that of its first token only", "generation": "text only"}
+
+
+def write(lm: LanguageModel, prompts: Sequence[Prompt], how: Writing) -> list[tuple[str, ...] | Lost]:
+    """For each prompt the texts written, `how.samples` of them; Lost for what an endpoint gave no answer to."""
+    if not prompts:
+        return []
+    if isinstance(lm, SingleItemsMayFail):
+        temperature = how.temperature if how.samples > 1 else 0.0
+        answers = _done(len(prompts), lambda: lm.answers(prompts, how.samples, temperature, how.seed, how.max_new_tokens, how.stop))
+        return [a if isinstance(a, Lost) else tuple(a.texts) or Lost(a.why or "the endpoint wrote nothing") for a in answers]
+    if how.samples == 1:
+        return [(text,) for text in lm.generate(prompts, max_new_tokens=how.max_new_tokens, stop=how.stop)]
+    texts = lm.sample(prompts, how.samples, how.temperature, how.seed, how.max_new_tokens, how.stop)
+    return [tuple(each) for each in texts]
+
+
+def score(lm: LanguageModel, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[LabelScores | Lost]:
+    """The raw scores of each prompt's continuations; Lost for what an endpoint gave none for."""
+    if not prompts:
+        return []
+    if isinstance(lm, SingleItemsMayFail):
+        found = _done(len(prompts), lambda: lm.scores(prompts, continuations))
+        return [each if isinstance(each, LabelScores | Lost) else Lost(each.why) for each in found]
+    return list(lm.score(prompts, continuations))
+
+
+def _done(n: int, call: Callable[[], Sequence[Any]]) -> list[Any]:
+    """What a call gives, or what it had done when the cost limit stopped it, with Lost for the other items."""
+    try:
+        return list(call())
+    except CostLimitError as error:
+        results = error.results or (None,) * n
+        return [Lost(str(error), limit=True) if each is None else each for each in results]
+
+
+def lost(query: Example, prompt: Prompt, failure: Lost) -> Prediction:
+    """The Prediction of an item that an endpoint gave nothing for."""
+    return replace(unscored(query, failure.why, prompt), lost=True)
+
+
+def words_of(bound: BoundTemplate, query: Example) -> dict[str, tuple[str, ...]]:
+    """Label or choice -> what a model may write for it."""
+    if bound.kind == "classify":
+        return {label: (*words, label) for label, words in bound.words.items()}
+    names = letters(len(query.choices)) if bound.template.choices == "letter" else query.choices
+    words: dict[str, tuple[str, ...]] = {}
+    for choice, name in zip(query.choices, names, strict=True):
+        words[choice] = (*words.get(choice, (choice,)), name)
+    return words
+
+
+def read_as_label(
+    text: str, words: Mapping[str, Sequence[str]], *, stop: Sequence[str] = (), extract: str | None = None
+) -> tuple[str | None, str | None]:
+    """(the label that the text names, None), or (None, why there is none)."""
+    answer, why = read_answer(text, stop=stop, extract=extract)
+    label = read_label(answer, words) if answer is not None else None
+    if label is not None:
+        return label, None
+    return None, why or f"none of {', '.join(words)} can be read out of the answer"
+
+
+def prediction_of(
+    bound: BoundTemplate, query: Example, prompt: Prompt, texts: Sequence[str], read: Sequence[tuple[str | None, str | None]]
+) -> Prediction:
+    """The answer that most of the samples give; of several the first in label order (for answers in words, the first written).
+
+    texts: what was written. read: per text its answer, or why it has none. Samples without an answer have no vote; if none has one the
+    query is unscored. `probabilities` of labels are the shares of the votes, None for a single text.
+    """
+    candidates = () if bound.kind == "answer" else tuple(words_of(bound, query))
+    votes = [answer for answer, _ in read if answer is not None]
+    text = texts[0] if len(texts) == 1 else canonical_json(list(texts))
+    base = replace(unscored(query, "", prompt, text), candidates=candidates)
+    if not votes:
+        return replace(base, why=read[0][1] if read else "the model wrote nothing")
+    counts: dict[str, int] = {answer: votes.count(answer) for answer in candidates or dict.fromkeys(votes)}
+    most = max(counts.values())
+    winners = [answer for answer, n in counts.items() if n == most]
+    shares = {answer: n / len(votes) for answer, n in counts.items()} if candidates and len(texts) > 1 else None
+    return replace(base, answer=winners[0], why=None, probabilities=shares, tie=len(winners) > 1)
+
+
+def writing_of(method: FewShot, stop: Sequence[str], **changes: Any) -> Writing:
+    """How this method asks for its answers."""
+    how = Writing(method.max_new_tokens, tuple(stop), method.samples, method.temperature, method.seed)
+    return replace(how, **changes)
