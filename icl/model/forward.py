@@ -12,8 +12,10 @@ from .tree import Row
 if TYPE_CHECKING:
     import torch
 
-Path = Literal["tree", "padded", "single"]
-"""tree: everything shared, by a mask. padded: one row per continuation, padded on the right. single: one sequence at a time."""
+_SOFTMAX_ROWS = 64
+"""Positions whose vocabularies are normalised at once, so that they stay in a CPU's cache."""
+Path = Literal["tree", "mask", "padded", "single"]
+"""tree: everything shared, by attention of our own. mask: shared within rows, by a dense mask. padded: one row per continuation, padded on the right. single: one sequence at a time."""
 
 
 def text_config(model: Any) -> Any:
@@ -44,17 +46,9 @@ def row_values(model: Any, rows: Sequence[Row], path: Path) -> list[list[float]]
         offsets = [sum(map(len, nodes[:r])) for r in range(len(rows))]
         batch_at = torch.tensor([r for r, found in enumerate(nodes) for _ in found], dtype=torch.long, device=device)
         node_at = torch.tensor([node for found in nodes for node in found], dtype=torch.long, device=device)
-        logits = _logits_at(model, _inputs(model, rows, path), batch_at, node_at).float()
+        logits = gathered_logits(model, _inputs(model, rows, path), batch_at, node_at)
         which = [offsets[r] + place[r][read.node] for r, row in enumerate(rows) for read in row.reads]
-        targets = [read.target for row in rows for read in row.reads]
-        if not which:
-            return [[] for _ in rows]
-        # log_softmax, not logsumexp: on a CPU the former is off by up to 2e-5 nat at a large vocabulary (it adds up in fp32), and so
-        # is everybody else's reference. Agreeing with a plain fp32 computation is worth more here than the last digit.
-        shares = torch.log_softmax(logits, dim=-1)
-        index = torch.tensor(which, dtype=torch.long, device=device)
-        target = torch.tensor(targets, dtype=torch.long, device=device)
-        values = shares[index, target].double().cpu().tolist()
+        values = read_values(logits, which, [read.target for row in rows for read in row.reads])
     result, at = [], 0
     for row in rows:
         result.append(values[at : at + len(row.reads)])
@@ -62,7 +56,31 @@ def row_values(model: Any, rows: Sequence[Row], path: Path) -> list[list[float]]
     return result
 
 
-def _logits_at(model: Any, inputs: dict[str, Any], batch_at: torch.Tensor, node_at: torch.Tensor) -> torch.Tensor:
+def read_values(logits: torch.Tensor, which: Sequence[int], targets: Sequence[int]) -> list[float]:
+    """Log-likelihoods in nats of the targets, each at its row of (positions, vocabulary) logits. Log-softmax is taken in fp32."""
+    import torch
+
+    if not which:
+        return []
+    index = torch.tensor(which, dtype=torch.long, device=logits.device)
+    target = torch.tensor(targets, dtype=torch.long, device=logits.device)
+    order = index.argsort()
+    values = torch.empty(len(which), dtype=torch.float64)
+    found = []
+    starts = torch.searchsorted(index[order], torch.arange(0, len(logits) + _SOFTMAX_ROWS, _SOFTMAX_ROWS, device=logits.device))
+    for block, (low, high) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+        # log_softmax, not logsumexp: on a CPU the former is off by up to 2e-5 nat at a large vocabulary (it adds up in fp32), and so
+        # is everybody else's reference. Agreeing with a plain fp32 computation is worth more here than the last digit.
+        first = block * _SOFTMAX_ROWS
+        shares = torch.log_softmax(logits[first : first + _SOFTMAX_ROWS].float(), dim=-1)
+        chosen = order[low:high]
+        found.append(shares[index[chosen] - first, target[chosen]])
+    values[order.cpu()] = torch.cat(found).double().cpu()
+    result: list[float] = values.tolist()
+    return result
+
+
+def gathered_logits(model: Any, inputs: dict[str, Any], batch_at: torch.Tensor, node_at: torch.Tensor) -> torch.Tensor:
     """(positions, vocabulary) logits. The head sees the gathered positions only, so whatever the model does behind its head
     (scaling, soft-capping) still happens."""
 

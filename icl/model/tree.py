@@ -22,11 +22,31 @@ class Item:
     index: int
     prefix: tuple[int, ...]
     continuations: tuple[tuple[int, ...], ...]
+    only: tuple[int, ...] | None = None
+    """The numbers of these continuations, where they are a part of the context's."""
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        return range(len(self.continuations)) if self.only is None else self.only
+
+    @property
+    def n_tail(self) -> int:
+        """Most tokens that its continuations add; the last token of a continuation is never computed."""
+        return sum(max(len(c) - 1, 0) for c in self.continuations)
 
     @property
     def n_tokens(self) -> int:
-        """Most tokens it adds to a row; the last token of a continuation is never read."""
-        return len(self.prefix) + sum(max(len(c) - 1, 0) for c in self.continuations)
+        """Most tokens it adds to a row."""
+        return len(self.prefix) + self.n_tail
+
+    @property
+    def n_reads(self) -> int:
+        """Most tokens at which it needs the vocabulary."""
+        return 1 + self.n_tail
+
+    def part(self, numbers: Sequence[int]) -> Item:
+        """With these continuations alone."""
+        return Item(self.index, self.prefix, tuple(self.continuations[n] for n in numbers), tuple(numbers))
 
 
 @dataclass(frozen=True, slots=True)
