@@ -45,7 +45,10 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL, check_sum BLOB NOT NULL, used INTEGER NOT NULL)",
     "CREATE INDEX IF NOT EXISTS by_use ON entries (used)",
 )
-_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+_NOT_THE_FILE = tuple(
+    f"SQLITE_{name}" for name in ("BUSY", "LOCKED", "FULL", "READONLY", "CANTOPEN", "IOERR", "PERM", "AUTH", "NOMEM", "PROTOCOL")
+)
+"""Errors that are not of the file's content. All our statements are fixed, so any other error means that it is damaged."""
 _OFF = ("0", "off", "no", "false")
 T = TypeVar("T")
 
@@ -170,9 +173,9 @@ class ScoreCache:
                     break
                 try:
                     return work(self._opened(link))
-                except (sqlite3.Error, OSError) as error:
+                except (sqlite3.Error, OSError, UnicodeError) as error:  # UnicodeError: a message that quotes a damaged table's name
                     link.close()
-                    if (getattr(error, "sqlite_errorname", None) or "").startswith(_DAMAGED) and not is_last:
+                    if _is_damage(error) and not is_last:
                         self._set_aside(link.inode, error)
                     else:
                         self._off = True
@@ -266,6 +269,11 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("BEGIN IMMEDIATE")
     with db:  # commits, or rolls back on any exception
         yield
+
+
+def _is_damage(error: Exception) -> bool:
+    name = getattr(error, "sqlite_errorname", None)
+    return isinstance(error, UnicodeError) or (name is not None and not name.startswith(_NOT_THE_FILE))
 
 
 def _bytes_used(db: sqlite3.Connection) -> int:
