@@ -144,20 +144,22 @@ def run(
     templates: str | Path | Sequence[str | Path] | None = None,
     plugins: Sequence[str | Path] = (),
     data_root: str | Path | None = None,
+    cache: bool = True,
 ) -> Run:
     """Run a suite: every method on the same labelled examples, judged on the same test items.
 
     suite: a path, the name of a packaged suite, or a dict. out: the folder for results, by default `runs/SUITE-TIME`; a run that is there
     already goes on where it stopped, if nothing changed that could change a result. limit: test items per task. seed: the first seed.
     overrides: dotted keys of the suite and their new values. templates, plugins: folders of your own, searched first (the Python in
-    plugins is imported). data_root: local copies of hub data sets. Ctrl-C ends the run cleanly; the Run says how to go on.
+    plugins is imported). data_root: local copies of hub data sets. cache: use scores and answers of earlier runs, and keep those of this
+    one; it changes the time, never a result. Ctrl-C ends the run cleanly; the Run says how to go on.
     Raises InputError with every problem before any work.
     """
     started = time.perf_counter()
     loaded = _load(suite, limit, overrides, templates, plugins)
     folder = Path(out) if out is not None else _new_folder(loaded.name)
     refuse_if_busy(folder)
-    prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=data_root)
+    prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=data_root, cache=cache)
     elsewhere = {
         "--templates": [templates] if isinstance(templates, str | Path) else templates or (),
         "--plugins": plugins,

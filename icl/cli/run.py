@@ -49,6 +49,9 @@ def run(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show cells, tokens and time before anything is computed, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The records of results.json on stdout instead of the table.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Compute everything anew: use no scores of earlier runs, and keep none.")
+    ] = False,
     quiet: Quiet = False,
 ) -> int:
     """Run a suite: methods side by side on the same test items.
@@ -74,7 +77,7 @@ def run(
         else:
             say(planned.table())
         return FINE
-    done = suites.run(suite, out, **what)
+    done = suites.run(suite, out, cache=not no_cache, **what)
     if as_json:
         say_json(done.results)
     else:

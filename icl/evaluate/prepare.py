@@ -52,6 +52,8 @@ class Prepared:
     seed: int
     limit: int | None
     encoders: dict[str, Encoder] = field(default_factory=dict)
+    cache: bool = False
+    """Whether language models look up and keep what they computed on disk."""
     _lm: tuple[str, LanguageModel] | None = None
 
     @property
@@ -71,7 +73,7 @@ class Prepared:
         if self._lm is None or self._lm[0] != key:
             self._lm = None
             entry = self.model_entry(key)
-            self._lm = key, load_model(self.loaded.beside(entry.model), **entry.options())
+            self._lm = key, load_model(self.loaded.beside(entry.model), cache=self.cache, **entry.options())
         return self._lm[1]
 
     def context(self, cell: Cell, lm: LanguageModel | None) -> MethodContext:
@@ -138,11 +140,13 @@ class Prepared:
         )
 
 
-def prepare(loaded: LoadedSuite, *, seed: int = 0, limit: int | None = None, data_root: str | Path | None = None) -> Prepared:
+def prepare(
+    loaded: LoadedSuite, *, seed: int = 0, limit: int | None = None, data_root: str | Path | None = None, cache: bool = False
+) -> Prepared:
     """Load the tasks, remove leaks, and check what only the data can tell. Raises InputError with every problem.
 
     seed: the first seed. limit: test items per task, chosen by a hash of their content, so that the order of the file does not matter.
-    data_root: where local copies of hub data sets lie, for tasks that do not say.
+    data_root: where local copies of hub data sets lie, for tasks that do not say. cache: as in `load_model`.
     """
     problems: list[Problem] = []
     tasks: dict[str, TaskData] = {}
@@ -154,7 +158,7 @@ def prepare(loaded: LoadedSuite, *, seed: int = 0, limit: int | None = None, dat
     if problems:
         raise InputError(dict.fromkeys(problems))
     encoders = _encoders(loaded)
-    return Prepared(loaded, tasks, seed, limit, encoders)
+    return Prepared(loaded, tasks, seed, limit, encoders, cache)
 
 
 def _task(loaded: LoadedSuite, entry: TaskEntry, n: int, limit: int | None, data_root: str | Path | None) -> TaskData:

@@ -14,6 +14,8 @@ def doctor(name: str | None = None) -> list[str]:
     """Lines about the machine; with a model's name also about its path and its determinism. Raises InputError as `load_model` does."""
     import torch
 
+    from .score_cache import describe
+
     lines = [f"python {sys.version.split()[0]} on {platform.system()} {platform.machine()}"]
     lines.append("packages: " + ", ".join(f"{package} {_version(package)}" for package in _PACKAGES))
     lines.append(f"cpu: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}, {_amx()}")
@@ -23,6 +25,7 @@ def doctor(name: str | None = None) -> list[str]:
             lines.append(f"cuda:{i}: {found.name}, {found.total_memory / 2**30:.0f} GiB, bf16 {torch.cuda.is_bf16_supported()}")
     else:
         lines.append("cuda: none; models run on the CPU in fp32")
+    lines.append(describe())
     if name is not None:
         lines += _model_lines(name)
     return lines

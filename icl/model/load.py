@@ -36,12 +36,15 @@ def load_model(
     revision: str | None = None,
     adapter: str | Path | None = None,
     quantization: str | None = None,
+    cache: bool = False,
 ) -> TorchModel:
     """Load a causal language model.
 
     name: a catalogue name (`smollm2`), a folder, a .gguf file, or a hub id. device: `cpu`, `cuda`, `cuda:1`, …; by default CUDA if
     there is any. dtype: fp32 on a CPU and bf16 on CUDA, unless given. memory: budget of one batch; max_batch: most rows of one.
-    revision: of a hub id. adapter: a PEFT folder. quantization: `8bit` or `4bit`, on CUDA with bitsandbytes.
+    revision: of a hub id. adapter: a PEFT folder. quantization: `8bit` or `4bit`, on CUDA with bitsandbytes. cache: take whole batches
+    that were computed before from disk, and put those there that are computed (see `score_cache`); off by default, so that what is
+    measured or repeated on purpose is computed.
 
     Raises InputError for what cannot be loaded, MissingExtraError without the package that an option needs, FetchError if
     catalogue weights cannot be had.
@@ -73,10 +76,13 @@ def load_model(
         "quantization": quantization, "max_batch": max_batch, "memory": memory if memory != "4GiB" else None,
     }  # fmt: skip
     reference = {"name": _absolute(str(name), where), **{key: value for key, value in given.items() if value is not None}}
+    from .score_cache import open_cache
     from .torch_lm import TorchModel
 
     identity = _identity(str(name), where, folder, gguf, model, adapter_folder, quantization)
-    return TorchModel(model, tokenizer, name=str(name), reference=reference, memory=memory, max_batch=max_batch, identity=identity)
+    lm = TorchModel(model, tokenizer, name=str(name), reference=reference, memory=memory, max_batch=max_batch, identity=identity)
+    lm.cache = open_cache() if cache else None
+    return lm
 
 
 def load_codec(tokenizer: str | Path | Callable[[str], int | Sequence[int]]) -> PromptCodec:

@@ -17,6 +17,7 @@ from .decoding import Ending
 from .encoding import Context, encoded_context, encoded_splits
 from .forward import row_values
 from .limits import Limits, is_out_of_memory
+from .score_cache import ScoreCache
 from .tokenizer import from_transformers
 from .tree import Item, Row, batches, pack, pack_apart
 from .writing import Chance, Writing
@@ -28,6 +29,9 @@ class TorchModel:
     model: in evaluation mode, on its device. memory, max_batch: the memory budget of one batch. Values in fp32 do not depend on
     batch size, order, padding or sharing beyond 1e-4 nat.
     """
+
+    cache: ScoreCache | None = None
+    """Whole batches that were computed before, by any process."""
 
     def __init__(
         self,
