@@ -108,8 +108,24 @@ class LabelScores:
     """First token position that is scored, the same for all candidates."""
     straddle: bool = False
     """True if a token crosses the border between context and continuation, so that scoring starts inside the context."""
-    conditioned: Literal["context", "bos", "eos"] = "context"
-    """What an empty context was replaced by."""
+    conditioned: Literal["context", "bos", "eos", "encoder"] = "context"
+    """What an empty context was replaced by; `encoder`: the context stands in an encoder, the continuation in a decoder."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """Tokens of all that a model has done since it was loaded. It only grows."""
+
+    computed: int = 0
+    """Positions of unique tokens that went through the model, those that it wrote included."""
+    padded: int = 0
+    """Positions computed beside them to fill up batches."""
+    cached: int = 0
+    """Positions of planned batches that were found in the cache of scores."""
+    naive: int = 0
+    """What one forward pass per continuation over its whole prompt would have computed."""
+    generated: int = 0
+    """Those of `computed` that the model wrote."""
 
 
 @dataclass(frozen=True, slots=True)

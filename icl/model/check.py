@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .chunks import Room, chunks
+from .flat import Kept, chunk_values
 from .forward import Path, row_values, takes, text_config
 from .tree import Item, Row, pack, pack_apart
 
@@ -30,23 +32,27 @@ class Examined:
 
 
 def examine(model: Any) -> Examined:
-    """Compare the fast path and the padded path with one plain sequence at a time, on a few tokens."""
+    """Compare each path, from the fastest on, with one plain sequence at a time, on a few tokens: the first that agrees is taken."""
     items = _items(text_config(model).vocab_size)
-    padded_why = _unfit(model)
     reasons = []
-    if padded_why is None:
+    unfit = _unfit(model)
+    shared: tuple[tuple[Path, str, str], ...] = (
+        ("tree", "every unique token once, attention by the prefix tree", "its attention cannot be steered"),
+        ("mask", "prefixes are shared within rows, by a 4-d mask", "it does not take a 4-d attention mask"),
+    )
+    for path, what, refused in shared if unfit is None else ():
         try:
-            deviation = _deviation(model, items, "tree")
-        except Exception as error:  # an architecture may reject a 4-d mask in any way it likes; then it cannot take it
-            reasons.append(
-                f"it does not take a 4-d attention mask ({type(error).__name__}: {str(error).splitlines()[0][:100] if str(error) else ''})"
-            )
+            deviation = _deviation(model, items, path)
+        except Exception as error:  # an architecture may reject either in any way it likes; then it cannot take it
+            text = (str(error).splitlines() or [""])[0][:100]
+            reasons.append(f"{refused} ({type(error).__name__}: {text})")
         else:
             if deviation <= tolerance(model):
-                return Examined("tree", "prefixes are shared by a mask; checked against plain sequences", deviation, _left_padding(model))
-            reasons.append(f"with a 4-d attention mask its values are off by {deviation:.2g} nat")
-    else:
-        reasons.append(padded_why)
+                why = f"{what}, since {'; '.join(reasons)}" if reasons else what
+                return Examined(path, f"{why}; checked against plain sequences", deviation, _left_padding(model))
+            reasons.append(f"on the path '{path}' its values are off by {deviation:.2g} nat")
+    if unfit is not None:
+        reasons.append(unfit)
     try:
         deviation = _deviation(model, items, "padded")
     except Exception as error:
@@ -102,13 +108,28 @@ def sums(rows: list[Row], values: list[list[float]]) -> dict[tuple[int, int], fl
     return total
 
 
+def _tree_sums(model: Any, items: list[Item]) -> dict[tuple[int, int], float]:
+    """As scoring does it, in chunks of a few tokens, so that keys and values are handed on."""
+    total: dict[tuple[int, int], float] = {}
+    kept: Kept = []
+    for chunk in chunks(items, Room(9, 1 << 20)):
+        values, kept = chunk_values(model, chunk, kept)
+        for read, value in zip(chunk.reads, values, strict=True):
+            key = (read.item, read.continuation)
+            total[key] = total.get(key, 0.0) + value
+    return total
+
+
 def _deviation(model: Any, items: list[Item], path: Path) -> float:
     """Largest difference to the naive values; models with a sliding window are compared beyond it, with a narrower one."""
     with narrow_window(model) as narrowed:
         apart = pack_apart(items)
         naive = sums(apart, [row_values(model, [row], "single")[0] for row in apart])
-        rows = pack(items, 10**6, min_shared=1) if path == "tree" else apart
-        found = sums(rows, row_values(model, rows, path))
+        if path == "tree":
+            found = _tree_sums(model, items)
+        else:
+            rows = pack(items, 10**6, min_shared=1) if path == "mask" else apart
+            found = sums(rows, row_values(model, rows, path))
         deviation = max(abs(found[key] - naive[key]) for key in naive)
     if narrowed:  # the check beyond the window means something only if the window was really narrower
         wide = sums(apart, [row_values(model, [row], "single")[0] for row in apart])

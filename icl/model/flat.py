@@ -34,7 +34,9 @@ def chunk_values(model: Any, chunk: Chunk, kept: Kept) -> tuple[list[float], Kep
         nodes = sorted(chunk.nodes) or [0]
         place = {node: at for at, node in enumerate(nodes)}
         with planned(model, plan):
-            logits = gathered_logits(model, inputs, torch.zeros(len(nodes), dtype=torch.long, device=device), torch.tensor(nodes, device=device))
+            logits = gathered_logits(
+                model, inputs, torch.zeros(len(nodes), dtype=torch.long, device=device), torch.tensor(nodes, device=device)
+            )
         values = read_values(logits, [place[read.node] for read in chunk.reads], [read.target for read in chunk.reads])
     return values, plan.path
 
@@ -193,9 +195,7 @@ def _sdpa(
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=scaling)
 
 
-def _capped(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scaling: float | None, softcap: float
-) -> torch.Tensor:
+def _capped(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scaling: float | None, softcap: float) -> torch.Tensor:
     """Attention whose scores are soft-capped (Gemma 2), written out."""
     import torch
 

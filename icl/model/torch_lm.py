@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from ..errors import IclError, InputError, Problem
+from ..errors import InputError, Problem
 from ..protocols import Estimator
-from ..values import LabelScores, TokenCounts, digest
+from ..values import LabelScores, TokenCounts, Totals, digest
 from .boundary import Split
-from .check import Examined, examine, sums
+from .check import Examined, examine
 from .codec import TokenizerCodec
 from .decoding import Ending
 from .encoding import Context, encoded_context, encoded_splits
-from .forward import row_values
-from .limits import Limits, is_out_of_memory
+from .limits import Limits
 from .score_cache import ScoreCache
+from .scoring import Scoring, n_naive
 from .tokenizer import from_transformers
-from .tree import Item, Row, batches, pack, pack_apart
+from .tree import Item
 from .writing import Chance, Writing
 
 
@@ -51,11 +51,17 @@ class TorchModel:
         self.limits = Limits.of(model, memory, max_batch)
         self._identity = identity
         self.examined: Examined = examine(model)
+        self.totals = Totals()
 
     @cached_property
     def fingerprint(self) -> str:
         weights = self._identity() if self._identity is not None else _state_digest(self.model)
         return digest([weights, self.dtype, self.codec.tokens.fingerprint()])
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        """The half that scores."""
+        return Scoring(self.model, self.examined.path, self.limits, self.totals)
 
     @cached_property
     def writing(self) -> Writing:
@@ -89,7 +95,7 @@ class TorchModel:
         Raises InputError if the lists differ in length or a sequence is longer than the model's window.
         """
         splits = self._splits(contexts, continuations)
-        totals = self._run(_items(splits))
+        totals = self.scoring.sums(_items(splits))
         return [_label_scores(i, found, texts, totals) for i, (found, texts) in enumerate(zip(splits, continuations, strict=True))]
 
     def loglikelihoods(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -99,8 +105,7 @@ class TorchModel:
     def plan(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> TokenCounts:
         """Tokens that `score` would compute, without computing them."""
         items = _items(self._splits(contexts, continuations))
-        naive = sum(len(item.prefix) + len(ids) - 1 for item in items for ids in item.continuations if ids)
-        return TokenCounts(sum(map(len, self._rows(items))), naive)
+        return TokenCounts(self.scoring.n_planned(items), n_naive(items))
 
     def _splits(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[Split]:
         splits = encoded_splits(self.codec, contexts, continuations)
@@ -115,43 +120,6 @@ class TorchModel:
         ]
         if problems:
             raise InputError(problems)
-
-    def _rows(self, items: Sequence[Item]) -> list[Row]:
-        return pack(items, self.limits.row_tokens) if self.examined.path == "tree" else pack_apart(items)
-
-    def _run(self, items: Sequence[Item]) -> dict[tuple[int, int], float]:
-        limits = self.limits
-        max_rows = 1 if self.examined.path == "single" else limits.max_rows
-        totals: dict[tuple[int, int], float] = {}
-        for batch in batches(self._rows(items), limits.batch_tokens, max_rows, limits.reads):
-            totals.update(self._batch(batch))
-        return totals
-
-    def _batch(self, rows: list[Row]) -> dict[tuple[int, int], float]:
-        """One batch; out of memory, the same items in halves."""
-        try:
-            return sums(rows, row_values(self.model, rows, self.examined.path))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside the handler: the failed pass and its tensors are gone before the halves are tried.
-        totals: dict[tuple[int, int], float] = {}
-        for half in self._halves(rows):
-            totals.update(self._batch(half))
-        return totals
-
-    def _halves(self, rows: list[Row]) -> list[list[Row]]:
-        if len(rows) > 1:
-            return [rows[: len(rows) // 2], rows[len(rows) // 2 :]]
-        items = rows[0].items
-        if len(items) > 1:
-            return [pack(half, self.limits.row_tokens) for half in (items[: len(items) // 2], items[len(items) // 2 :])]
-        if len({read.continuation for read in rows[0].reads}) > 1:
-            return [[row] for row in pack_apart(items)]
-        raise IclError(
-            f"a single sequence of {len(rows[0])} tokens does not fit into the memory of {self.device}\n"
-            "  Use a smaller model, dtype bfloat16, a quantised model, or shorter prompts."
-        )
 
     def generate(self, prompts: Sequence[Context], max_new_tokens: int = 64, stop: Sequence[str] = ("\n",)) -> list[str]:
         """Greedy continuations, cut before the first stop string, ended by the end of the text or of the turn.
