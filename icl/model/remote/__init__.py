@@ -7,6 +7,7 @@ from typing import Any
 
 _WHERE = {
     "RemoteModel": "icl.model.remote.client",
+    "RemoteOptions": "icl.model.remote.options",
     "Answer": "icl.model.remote.values",
     "Failed": "icl.model.remote.values",
     "Usage": "icl.model.remote.values",
