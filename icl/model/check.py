@@ -158,7 +158,7 @@ def _left_padding(model: Any) -> bool:
     """True if padding on the left, with explicit positions, leaves the next token's values as they are."""
     import torch
 
-    from .decoding import prefill
+    from .padded import prefill
 
     if stateful(model):
         return False

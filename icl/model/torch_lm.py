@@ -148,8 +148,9 @@ class TorchModel:
     ) -> list[list[str]]:
         ids = [self._prompt_ids(prompt) for prompt in prompts]
         self._fits([len(p) + 1 for p in ids], "the prompt with one new token")
-        ending = Ending(max_new_tokens, tuple(s for s in stop if s), self.writing.end_ids, self.codec.tokens.decode, temperature or 1.0)
-        return self.writing.texts(ids, Chance(n, temperature, seed), ending)
+        ending = Ending(tuple(s for s in stop if s), self.writing.end_ids, self.codec.tokens.decode, temperature or 1.0)
+        written = self.writing.write(ids, Chance(n, temperature, seed), ending, max_new_tokens)
+        return [[found.text for found in texts] for texts in written]
 
     def _prompt_ids(self, prompt: Context) -> tuple[int, ...]:
         ids, _, _, _ = encoded_context(self.codec, prompt)

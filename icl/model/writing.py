@@ -5,17 +5,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Any
 
 from ..seeds import rng_for
-from ..values import digest
-from .check import stateful
+from ..values import TokenCounts, digest
+from .branches import grow, unread
+from .check import stateful, tolerance
 from .codec import TokenizerCodec
-from .decoding import Ending, Writer, write
+from .decoding import Ended, Ending, Writer
+from .forward import takes
 from .limits import Limits, is_out_of_memory
+from .padded import write
+from .stream import Stream, deviation, streams
+
+_ROWS, _DEVICE_ROWS = 64, 256
+"""Most texts written at once, on a CPU and on a device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,17 @@ class Chance:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A text that was written."""
+
+    text: str
+    ended: Ended
+    n_tokens: int
+    """Tokens that were written, without the one that ended it."""
+
+
+@dataclass
 class Writing:
     """The half of a TorchModel that writes."""
 
@@ -37,18 +55,67 @@ class Writing:
     limits: Limits
     window: int
     left_padding: bool
+    counts: TokenCounts = field(default_factory=lambda: TokenCounts(0, 0))
+    """Tokens that all calls so far have computed, and what each text alone would have taken."""
 
-    def texts(self, ids: Sequence[tuple[int, ...]], chance: Chance, ending: Ending) -> list[list[str]]:
-        """chance.n texts for each prompt of token ids, in order."""
-        writers = [[Writer(p, self._uniform(p, j, chance)) for j in range(chance.n)] for p in ids]
-        if ending.max_new_tokens > 0:
-            for group in self._groups(ids, chance.n, ending.max_new_tokens):
-                self._write_group(ids, writers, group, ending)
-        return [[writer.text for writer in group] for group in writers]
+    @cached_property
+    def why_plain(self) -> str | None:
+        """None if texts are written with our own store of keys and values; otherwise why transformers' cache is used."""
+        if stateful(self.model):
+            return "it carries a state from token to token"
+        if not takes(self.model, "position_ids") or self.model.get_output_embeddings() is None:
+            return "it takes no explicit positions, or has no output embeddings of its own"
+        try:
+            found = deviation(self.model)
+        except Exception as error:  # whatever an architecture raises under an attention it does not know: then it is not used
+            return f"its attention cannot be planned ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]})"
+        return None if found <= tolerance(self.model) else f"with planned attention its values are off by {found:.2g} nat"
+
+    def write(self, ids: Sequence[tuple[int, ...]], chance: Chance, ending: Ending, max_new_tokens: int) -> list[list[Written]]:
+        """chance.n texts for each prompt of token ids, in order. No prompt may fill the window."""
+        writers = [
+            [Writer(p, self._uniform(p, j, chance), min(max_new_tokens, self.window - len(p))) for j in range(chance.n)] for p in ids
+        ]
+        if max_new_tokens > 0:
+            if self.why_plain is None:
+                self._stream(ids, writers, ending)
+            else:
+                for group in self._groups(ids, chance.n, max_new_tokens):
+                    self._write_group(ids, writers, group, ending)
+        naive = sum(len(w.prompt) + max(len(w.ids) - 1, 0) for group in writers for w in group) if max_new_tokens > 0 else 0
+        self.counts += TokenCounts(0, naive)
+        return [[Written(w.text, w.ended or "length", len(w.ids)) for w in group] for group in writers]
+
+    def plan(self, ids: Sequence[tuple[int, ...]], n: int, max_new_tokens: int) -> TokenCounts:
+        """Most tokens that `write` computes."""
+        rooms = [n * max(min(max_new_tokens, self.window - len(p)) - 1, 0) for p in ids]
+        naive = sum(n * len(p) for p in ids) + sum(rooms)
+        if self.why_plain is not None:
+            return TokenCounts(sum(map(len, ids)) + sum(rooms), naive)
+        unique = sorted(set(ids))
+        tails = grow(unique, [n * ids.count(p) for p in unique])
+        return TokenCounts(sum(len(s.ids) for s in unread(tails)) + sum(rooms), naive)
 
     @staticmethod
     def _uniform(ids: Sequence[int], number: int, chance: Chance) -> random.Random | None:
         return rng_for(chance.seed, "sample", digest(list(ids)), number) if chance.temperature else None
+
+    def _stream(self, ids: Sequence[tuple[int, ...]], writers: Sequence[Sequence[Writer]], ending: Ending) -> None:
+        """Finish the texts. Out of memory, those that are not done go on with half as many at once."""
+        most = self.limits.max_rows or (_ROWS if self.model.device.type == "cpu" else _DEVICE_ROWS)
+        limits = self.limits
+        while work := streams(ids, writers):
+            try:
+                for pending in work:
+                    stream = Stream(self.model, pending, limits, most)
+                    try:
+                        stream.run(ending)
+                    finally:
+                        self.counts += TokenCounts(stream.n_tokens, 0)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or most == 1:
+                    raise
+                most, limits = max(1, most // 2), replace(limits, batch_tokens=max(64, limits.batch_tokens // 2))
 
     def _groups(self, ids: Sequence[tuple[int, ...]], n: int, max_new_tokens: int) -> Iterator[list[int]]:
         """Prompts that are written together: of similar length, or of one length where the model takes no padding."""
@@ -63,19 +130,19 @@ class Writing:
                 at += size
 
     def _write_group(self, ids: Sequence[tuple[int, ...]], writers: list[list[Writer]], group: list[int], ending: Ending) -> None:
-        room = min(self.window - len(ids[i]) for i in group)
-        limited = Ending(min(ending.max_new_tokens, room), ending.stop, ending.end_ids, ending.decode, ending.temperature)
-        if room < ending.max_new_tokens and len(group) > 1:  # one long prompt must not shorten its neighbours' texts
+        limits = {writer.limit for i in group for writer in writers[i]}
+        if len(limits) > 1:  # one long prompt must not shorten its neighbours' texts, nor be read beyond the window for them
             for i in group:
                 self._write_group(ids, writers, [i], ending)
             return
-        fresh = [[Writer(w.prompt, _copy(w.uniform)) for w in writers[i]] for i in group]
+        fresh = [[replace(w, uniform=_copy(w.uniform), constraint=deepcopy(w.constraint), ids=[]) for w in writers[i]] for i in group]
         try:
-            write(self.model, [ids[i] for i in group], fresh, limited, cached=not stateful(self.model))
+            n_tokens = write(self.model, [ids[i] for i in group], fresh, ending, cached=not stateful(self.model))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or len(group) == 1:
                 raise
         else:
+            self.counts += TokenCounts(n_tokens, 0)
             for i, done in zip(group, fresh, strict=True):
                 writers[i] = done
             return
