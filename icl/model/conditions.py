@@ -39,15 +39,16 @@ def conditions(device: str) -> list[str]:
     """
     import torch
 
+    kind = torch.device(device).type
     found = [
         f"icl {__version__}",
         *(f"{name} {_version(name)}" for name in ("torch", "transformers", "bitsandbytes")),
         f"{platform.system()} {platform.machine()} {' '.join(instructions())}",
         f"{torch.backends.cpu.get_cpu_capability()} threads {torch.get_num_threads()}",
-        f"precision {torch.get_float32_matmul_precision()} deterministic {torch.are_deterministic_algorithms_enabled()}",
+        f"{kind} precision {torch.get_float32_matmul_precision()} deterministic {torch.are_deterministic_algorithms_enabled()}",
         *(f"{name}={value}" for name, value in settings().items()),
     ]
-    if torch.device(device).type == "cuda":
+    if kind == "cuda":
         found.append(f"{torch.cuda.get_device_name(device)} cuda {torch.version.cuda}")
     return found
 

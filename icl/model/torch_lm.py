@@ -13,6 +13,7 @@ from ..values import LabelScores, TokenCounts, Totals, digest
 from .boundary import Split
 from .check import Examined, examine
 from .codec import TokenizerCodec
+from .conditions import conditions
 from .decoding import Ending
 from .encoding import Context, encoded_context, encoded_splits
 from .limits import Limits
@@ -61,7 +62,11 @@ class TorchModel:
     @cached_property
     def scoring(self) -> Scoring:
         """The half that scores."""
-        return Scoring(self.model, self.examined.path, self.limits, self.totals)
+        return Scoring(self.model, self.examined.path, self.limits, self.totals, self.computed_by, self.cache)
+
+    def computed_by(self) -> str:
+        """Digest of whatever, besides the tokens of a batch, could change a digit of what it gives: for the cache's keys."""
+        return digest([self.fingerprint, self.dtype, *conditions(self.device)])
 
     @cached_property
     def writing(self) -> Writing:
