@@ -29,16 +29,29 @@ class TokenizerCodec:
 
     def plain(self, text: str) -> Encoded:
         """BOS stands in front exactly if the tokenizer itself puts one there."""
-        ids = (*self.tokens.prefix, *self.tokens.literal([text])[0])
-        return Encoded(ids, len(ids), text, text, len(self.tokens.prefix))
+        return self.plains([text])[0]
+
+    def plains(self, texts: Sequence[str]) -> list[Encoded]:
+        """Many at once."""
+        prefix = self.tokens.prefix
+        found = [(*prefix, *ids) for ids in self.tokens.literal(texts)]
+        return [Encoded(ids, len(ids), text, text, len(prefix)) for ids, text in zip(found, texts, strict=True)]
 
     def chat(self, messages: Sequence[Message]) -> Encoded:
         ids, text, tail, n_head = self.chat_format.encode(messages)
         return Encoded(tuple(ids), len(ids), text, tail, n_head)
 
     def extended(self, encoded: Encoded, continuation: str) -> int:
-        joint = encoded.tail + continuation
-        return encoded.n_head + len(self.tokens.literal([joint], after_control=encoded.tail != encoded.text)[0])
+        """Only what stands behind the prompt's last cut is encoded."""
+        at = self.tokens.cuts.last(encoded.tail)
+        if at:
+            end = encoded.tail[at:]
+            found = self.tokens.inside([end, end + continuation])
+            alone, joint = found[end], found[end + continuation]
+            if alone is not None and joint is not None and encoded.ids[len(encoded.ids) - len(alone) :] == alone:
+                return encoded.n_tokens - len(alone) + len(joint)
+        joint_tail = encoded.tail + continuation
+        return encoded.n_head + len(self.tokens.literal([joint_tail], after_control=encoded.tail != encoded.text)[0])
 
     def count(self, text: str) -> int:
         return len(self.tokens.literal([text])[0])

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
+
+from .cuts import Cuts, respected_cuts
 
 Render = Callable[[Sequence[Mapping[str, str]], bool, Mapping[str, Any]], str]
 """(messages, with the generation prompt, further variables) -> the chat template's text."""
 _MARKER = "\U000f1c1c\U000f1c1d"
 """Private-use characters that stand for 'a control token ends here'."""
 _PROBE = "A b"
+_START, _AFTER, _INSIDE = 0, 1, 2
+"""Where a piece of text stands: at the start of a text, behind a control token, behind a cut."""
+_REMEMBERED, _LONG = 1 << 15, 1 << 10
+"""Pieces whose ids are kept, and the length from which on they are not."""
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,7 @@ class Tokenization:
         self.folded = any(token.normalized for token in added.values() if token.content in self.controls)
         """True if a control token is also recognised in other spellings, after normalisation."""
         self.prefix, self.suffix = self._probe()
+        self._known: dict[tuple[int, str], tuple[int, ...] | None] = {}
 
     def _probe(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The ids that the tokenizer itself puts before and after a text."""
@@ -90,24 +101,70 @@ class Tokenization:
 
     def parsed(self, text: str) -> list[int]:
         """As the tokenizer itself reads a text: control tokens are recognised. No BOS is added."""
-        return list(self._own.encode(text, add_special_tokens=False).ids)
+        return list(self._own.encode(_LONE.sub("\ufffd", text), add_special_tokens=False).ids)
 
     def literal(self, texts: Sequence[str], *, after_control: bool = False) -> list[list[int]]:
         """Token ids of texts in which nothing is a control token. No BOS is added.
 
         after_control: encode as what follows a control token, where some tokenizers treat the first space otherwise than at the
-        start of a text.
+        start of a text. Texts are encoded in pieces (see `cuts`), each piece once; the result is that of `whole`.
         """
+        if not self.cuts.kinds:
+            return self.whole(texts, after_control=after_control)
+        pieces = [self.cuts.pieces(text) for text in texts]
+        first = _AFTER if after_control else _START
+        known = self._pieces({(first if i == 0 else _INSIDE, piece) for each in pieces for i, piece in enumerate(each)})
+        result: list[list[int]] = []
+        for text, each in zip(texts, pieces, strict=True):
+            found = [known[first if i == 0 else _INSIDE, piece] for i, piece in enumerate(each)]
+            ids = [ids for ids in found if ids is not None]
+            whole = len(ids) < len(found)
+            result.append(self.whole([text], after_control=after_control)[0] if whole else [i for part in ids for i in part])
+        return result
+
+    def inside(self, texts: Sequence[str]) -> dict[str, tuple[int, ...] | None]:
+        """The ids of texts that each begin at a cut, in whatever text they stand. None: only to be known from the whole text."""
+        known = self._pieces({(_INSIDE, text) for text in texts})
+        return {text: known[_INSIDE, text] for text in texts}
+
+    @cached_property
+    def cuts(self) -> Cuts:
+        return respected_cuts(self._plain)
+
+    def distrust_cuts(self) -> None:
+        """Encode every text as a whole from now on."""
+        self.cuts = Cuts()
+        self._known.clear()
+
+    def _pieces(self, wanted: set[tuple[int, str]]) -> dict[tuple[int, str], tuple[int, ...] | None]:
+        """(where it stands, piece) -> ids; None where the ids would write a control token."""
+        found = {key: self._known[key] for key in wanted if key in self._known}
+        missing = sorted(wanted - found.keys())
+        drop = self.cuts.drop
+        for place, group in groupby(missing, key=itemgetter(0)):
+            keys = list(group)
+            raw = self._raw([text[drop:] if place == _INSIDE else text for _, text in keys], after_control=place == _AFTER)
+            found |= {key: tuple(ids) if self._unsafe_ids.isdisjoint(ids) else None for key, ids in zip(keys, raw, strict=True)}
+        if len(self._known) > _REMEMBERED:
+            self._known.clear()
+        self._known |= {key: found[key] for key in missing if len(key[1]) < _LONG}
+        return found
+
+    def whole(self, texts: Sequence[str], *, after_control: bool = False) -> list[list[int]]:
+        """As `literal`, every text in one go."""
+        result = self._raw(texts, after_control=after_control)
+        return [ids if self._unsafe_ids.isdisjoint(ids) else self._broken(text) for text, ids in zip(texts, result, strict=True)]
+
+    def _raw(self, texts: Sequence[str], *, after_control: bool) -> list[list[int]]:
         backend, strip = self._plain, 0
         if after_control and not any(_MARKER in text for text in texts):
             backend, strip = self._after, 1
             texts = [_MARKER + text for text in texts]
-        encodings = backend.encode_batch(list(texts), add_special_tokens=False)
-        result = [list(encoding.ids)[strip:] for encoding in encodings]
-        for i, ids in enumerate(result):
-            if not self._unsafe_ids.isdisjoint(ids):
-                result[i] = self._broken(texts[i][strip * len(_MARKER) :])
-        return result
+        try:
+            encodings = backend.encode_batch_fast(list(texts), add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError):  # half of a surrogate pair is no character; it is read as U+FFFD, the sign for that
+            encodings = backend.encode_batch_fast([_LONE.sub("\ufffd", text) for text in texts], add_special_tokens=False)
+        return [encoding.ids[strip:] for encoding in encodings]
 
     def _broken(self, text: str) -> list[int]:
         """For vocabularies that hold a control token's text as an ordinary piece too: encode its characters one by one."""

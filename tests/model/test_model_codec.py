@@ -131,19 +131,18 @@ def test_bos_in_chat_is_what_the_template_writes(chat, adds):
         assert not expected or ids[0] == 0
 
 
-def test_scoring_puts_bos_once(monkeypatch):
-    import icl.model.torch_lm as torch_lm
+def test_scoring_puts_bos_once():
+    from icl.model.encoding import encoded_splits
     from icl.values import Prompt
 
-    rows = []
-    real = torch_lm.row_values
-    monkeypatch.setattr(torch_lm, "row_values", lambda model, found, path: rows.extend(found) or real(model, found, path))
-    lm = tiny.lm("llama", "llama3", bos=True)
-    encoded = lm.codec.chat(TURNS)
+    codec = codec_for("llama3", bos=True)
+    encoded = codec.chat(TURNS)
     prompt = Prompt(encoded.text, tuple(TURNS), encoded.ids, tail=encoded.tail, n_head=encoded.n_head, format="chat")
-    lm.score(["Review: good", prompt, Prompt("", tuple(TURNS), format="chat")], [[" a", " b"]] * 3)
-    assert sorted(row.tokens.count(0) for row in rows) == [1] * len(rows)
-    assert all(row.tokens[0] == 0 for row in rows)
+    contexts = ["Review: good", prompt, Prompt("", tuple(TURNS), format="chat"), ""]
+    for found in encoded_splits(codec, contexts, [[" a", " b"]] * len(contexts)):
+        for ids in found.continuations:
+            assert (*found.prefix, *ids).count(0) == 1
+            assert found.prefix[0] == 0
 
 
 def test_system_turn_is_merged_where_the_template_has_none():
