@@ -1,0 +1,188 @@
+"""Scoring labels against other programs and against the limit: `python tests/benchmarks/bench_score.py --data FOLDER`.
+
+W1 to W4 (see `_work.py`), tokenising included on all sides. Our side and the dense passes behind the limit run in every round, peers in turn
+between them; a peer's batch size is the best on a quarter of the work. OpenICL's plan shares nothing between queries, so it is measured on
+that quarter alone and scaled by its tokens. Exactness is a matter of fp32: `--dtype float32`. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from _common import Setup, best_batch, chosen, finish, opened, parser, rounds, spread
+from _limit import CUDA_SHAPES, QUICK_SHAPES, SHAPES, cost, dense_seconds, synchronize, unique
+from _work import SCORING, Scoring, scoring
+
+PEERS = ("lm-eval", "openicl", "transformers", "vllm")
+ON_A_QUARTER = ("openicl",)
+TOLERANCE, TOLERANCE_PER_TOKEN = 1e-4, 1e-5
+"""Nats between two exact fp32 programs: for a continuation, and for each of its tokens beyond 16."""
+
+
+@dataclass
+class Bench:
+    """Everything of one run."""
+
+    setup: Setup
+    works: list[Scoring]
+    repeats: int
+    peer_repeats: int
+    shapes: tuple[tuple[int, int], ...]
+    sizes: tuple[int, ...]
+    batches: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
+    """(peer, work) -> batch size -> seconds on a quarter."""
+
+
+def quarter(work: Scoring) -> Scoring:
+    return work.first(max(1, len(work.contexts) // 4))
+
+
+def ours(bench: Bench, work: Scoring) -> tuple[float, Any]:
+    synchronize(bench.setup.lm.device)
+    start = time.perf_counter()
+    values = bench.setup.lm.loglikelihoods(work.contexts, work.continuations)
+    synchronize(bench.setup.lm.device)
+    return time.perf_counter() - start, values
+
+
+def planned(bench: Bench, work: Scoring) -> tuple[float, Any]:
+    """Tokenising and planning alone."""
+    start = time.perf_counter()
+    counts = bench.setup.lm.plan(work.contexts, work.continuations)
+    return time.perf_counter() - start, counts
+
+
+def theirs(peer: Any, work: Scoring, batch: int) -> tuple[float, Any]:
+    found = peer.score(list(work.contexts), [list(texts) for texts in work.continuations], batch)
+    return found["seconds"], found["values"]
+
+
+def choose_batches(bench: Bench) -> None:
+    """Each peer's time on a quarter of each work, at each batch size; vLLM makes its own batches. This is also everybody's warm-up."""
+    for work in bench.works:
+        ours(bench, quarter(work))
+        for name, peer in bench.setup.peers.items():
+            sizes = bench.sizes if name != "vllm" else bench.sizes[:1]
+            bench.batches[name, work.name] = {size: theirs(peer, quarter(work), size)[0] for size in sizes}
+            print(f"{work.name} {name}, a quarter of the work: {_shown(bench.batches[name, work.name])}", flush=True)
+
+
+def _shown(batches: dict[int, float]) -> str:
+    return ", ".join(f"batch {size} {seconds:.2f} s" for size, seconds in batches.items())
+
+
+def measure(bench: Bench) -> dict[str, list[tuple[float, Any]]]:
+    jobs: dict[str, Any] = {"dense": (lambda: (0.0, dense_seconds(bench.setup.loaded.model, bench.shapes)), bench.repeats)}
+    for work in bench.works:
+        jobs[f"ours {work.name}"] = (lambda work=work: ours(bench, work), bench.repeats)
+        jobs[f"plan {work.name}"] = (lambda work=work: planned(bench, work), bench.repeats)
+        for name, peer in bench.setup.peers.items():
+            part = quarter(work) if name in ON_A_QUARTER else work
+            batch = best_batch(bench.batches[name, work.name])
+            jobs[f"{name} {work.name}"] = (lambda p=peer, w=part, b=batch: theirs(p, w, b), min(bench.peer_repeats, bench.repeats))
+    dense_seconds(bench.setup.loaded.model, bench.shapes)  # warm-up
+    return rounds(jobs, bench.repeats)
+
+
+def dense_rate(model: Any, runs: list[dict[str, float]], shapes: tuple[tuple[int, int], ...]) -> dict[str, Any]:
+    """Operations a second of each shape at its median time, and the best of them."""
+    operations = {f"{rows}x{tokens}": cost(model).dense(rows, tokens) for rows, tokens in shapes}
+    rates = {shape: n / statistics.median(run[shape] for run in runs) for shape, n in operations.items()}
+    best = max(rates, key=rates.__getitem__)
+    return {"best_shape": best, "rate": rates[best], "gflops": {shape: round(rate / 1e9, 1) for shape, rate in rates.items()}}
+
+
+def compared(mine: Any, other: Any, n_tokens: list[list[int]]) -> dict[str, Any]:
+    """How far two programs' values are apart, and how many predictions differ; a prediction whose margin is within the tolerance is a tie."""
+    largest, beyond, changed, ties = 0.0, 0, 0, 0
+    for a, b, lengths in zip(mine, other, n_tokens, strict=False):  # a peer measured on a quarter has fewer rows
+        bounds = [TOLERANCE + TOLERANCE_PER_TOKEN * max(0, n - 16) for n in lengths]
+        gaps = [abs(x - y) for x, y in zip(a, b, strict=True)]
+        largest = max(largest, *gaps)
+        beyond += sum(gap > bound for gap, bound in zip(gaps, bounds, strict=True))
+        first, second = a.index(max(a)), b.index(max(b))
+        if first != second:
+            changed += 1
+            ties += a[first] - a[second] <= bounds[first] + bounds[second]
+    return {"largest_difference_nat": largest, "beyond_tolerance": beyond, "changed_predictions": changed, "of_those_ties": ties}
+
+
+def report(bench: Bench, work: Scoring, results: dict[str, list[tuple[float, Any]]], rate: float) -> dict[str, Any]:
+    tree = unique(bench.setup.loaded.tokenizer, work.contexts, work.continuations)
+    limit = cost(bench.setup.loaded.model).of(tree) / rate
+    runs = results[f"ours {work.name}"]
+    mine = spread([seconds for seconds, _ in runs])
+    encoded = bench.setup.loaded.encoded(work.contexts, work.continuations)
+    n_tokens = [[len(ids) - before for ids, before in item] for item in encoded]
+    found: dict[str, Any] = {
+        "work": work.name,
+        "about": work.about,
+        "unique_tokens": tree.tokens,
+        "computed_tokens": results[f"plan {work.name}"][0][1].computed,
+        "naive_tokens": tree.naive,
+        "read_positions": tree.reads,
+        "limit_s": round(limit, 4),
+        "ours": mine,
+        "share_of_limit": round(limit / mine["median_s"], 3),
+        "plan_s": spread([seconds for seconds, _ in results[f"plan {work.name}"]])["median_s"],
+        "peers": {},
+    }
+    for name in bench.setup.peers:
+        part = quarter(work) if name in ON_A_QUARTER else work
+        scale = tree.naive / unique(bench.setup.loaded.tokenizer, part.contexts, part.continuations).naive
+        done = results[f"{name} {work.name}"]
+        times = spread([seconds * scale for seconds, _ in done])
+        entry = {"batch": best_batch(bench.batches[name, work.name]), **times, "ratio": round(times["median_s"] / mine["median_s"], 2)}
+        entry["share_of_limit"] = round(limit / times["median_s"], 4)
+        entry |= compared(runs[-1][1], done[-1][1], n_tokens)
+        if part is not work:
+            entry["measured_on"] = f"{len(part.contexts)} of {len(work.contexts)} queries, scaled by tokens"
+        found["peers"][name] = entry
+    return found
+
+
+def show(found: dict[str, Any]) -> None:
+    mine = found["ours"]
+    print(f"\n{found['work']}: {found['about']}")
+    counts = f"  tokens: {found['unique_tokens']:,} unique, {found['computed_tokens']:,} computed, {found['naive_tokens']:,} naive"
+    print(f"{counts}; {found['read_positions']:,} positions read")
+    print(f"  limit {found['limit_s']:.2f} s; ours {mine['median_s']:.2f} s ({mine['min_s']:.2f} to {mine['max_s']:.2f})", end="")
+    print(f", {100 * found['share_of_limit']:.0f} % of the limit; tokenising and planning {found['plan_s']:.3f} s of it")
+    for name, peer in found["peers"].items():
+        print(f"  {name}: {peer['median_s']:.2f} s at batch {peer['batch']}, {peer['ratio']:.1f} times ours", end="")
+        print(f" ({peer['measured_on']})" if "measured_on" in peer else "", end="")
+        print(f"; largest difference {peer['largest_difference_nat']:.1e} nat, {peer['beyond_tolerance']} beyond tolerance,", end="")
+        print(f" {peer['changed_predictions']} predictions differ ({peer['of_those_ties']} ties)")
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    made = parser(__doc__, work=tuple(SCORING))
+    made.add_argument("--queries", type=int, help="instead of the usual number of each work")
+    made.add_argument("--lm-eval-python", help="python of an environment with lm-eval 0.4.13")
+    made.add_argument("--batch-sizes", help="what peers may choose from; left out: 1,4,8 on a CPU, 16,64,256 on CUDA")
+    options = made.parse_args(arguments)
+    cuda = options.device.startswith("cuda")
+    peers = chosen(options.peers if options.peers is not None else "lm-eval,openicl,vllm" + (",transformers" if cuda else ""), PEERS)
+    sizes = tuple(int(size) for size in (options.batch_sizes or ("16,64,256" if cuda else "1,4,8")).split(","))
+    shapes = QUICK_SHAPES if options.quick else CUDA_SHAPES if cuda else SHAPES
+    works = [scoring(name, options.data, options.queries, quick=options.quick) for name in chosen(options.work, tuple(SCORING))]
+    with opened(options, peers, {"lm-eval": options.lm_eval_python, "vllm": options.vllm_python}) as setup:
+        bench = Bench(setup, works, options.repeats, options.peer_repeats, shapes, sizes)
+        choose_batches(bench)
+        results = measure(bench)
+        dense = dense_rate(setup.loaded.model, [run for _, run in results["dense"]], shapes)
+        print(
+            f"best dense rate: {dense['rate'] / 1e9:.0f} GFLOP/s at {dense['best_shape']}, {setup.where.dtype}, {setup.where.threads} threads"
+        )
+        found = [report(bench, work, results, dense["rate"]) for work in works]
+        for entry in found:
+            show(entry)
+        return finish("score", options.quick, {**setup.described(options.repeats, options.peer_repeats), "dense": dense, "works": found})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
