@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """An item that an endpoint gave nothing for. Asking again may help."""
+    """An item that an endpoint gave nothing for."""
 
     why: str
+    again: bool = True
+    """Asking again may help: the server failed, not the item."""
     limit: bool = False
     """It was not asked at all: the cost limit was reached."""
 
@@ -34,10 +36,10 @@ class SingleItemsMayFail(Protocol):
     def answers(
         self, prompts: Sequence[Prompt], n: int, temperature: float, seed: int, max_new_tokens: int, stop: Sequence[str]
     ) -> Sequence[Any]:
-        """Per prompt an object with `texts`, as many as asked for or none, and `why`."""
+        """Per prompt an object with `texts`, as many as asked for or none, `why` and `lost` (asking again may help)."""
 
     def scores(self, contexts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> Sequence[Any]:
-        """Per prompt LabelScores, or an object with `why`."""
+        """Per prompt LabelScores, or an object with `why` and `lost`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ def write(lm: LanguageModel, prompts: Sequence[Prompt], how: Writing) -> list[tu
     if isinstance(lm, SingleItemsMayFail):
         temperature = how.temperature if how.samples > 1 else 0.0
         answers = _done(len(prompts), lambda: lm.answers(prompts, how.samples, temperature, how.seed, how.max_new_tokens, how.stop))
-        return [a if isinstance(a, Lost) else tuple(a.texts) or Lost(a.why or "the endpoint wrote nothing") for a in answers]
+        return [a if isinstance(a, Lost) else tuple(a.texts) or Lost(a.why or "the endpoint wrote nothing", a.lost) for a in answers]
     if how.samples == 1:
         return [(text,) for text in lm.generate(prompts, max_new_tokens=how.max_new_tokens, stop=how.stop)]
     texts = lm.sample(prompts, how.samples, how.temperature, how.seed, how.max_new_tokens, how.stop)
@@ -94,7 +96,7 @@ def score(lm: LanguageModel, prompts: Sequence[Prompt], continuations: Sequence[
         return []
     if isinstance(lm, SingleItemsMayFail):
         found = _done(len(prompts), lambda: lm.scores(prompts, continuations))
-        return [each if isinstance(each, LabelScores | Lost) else Lost(each.why) for each in found]
+        return [each if isinstance(each, LabelScores | Lost) else Lost(each.why, each.lost) for each in found]
     return list(lm.score(prompts, continuations))
 
 
@@ -109,7 +111,7 @@ def _done(n: int, call: Callable[[], Sequence[Any]]) -> list[Any]:
 
 def lost(query: Example, prompt: Prompt, failure: Lost) -> Prediction:
     """The Prediction of an item that an endpoint gave nothing for."""
-    return replace(unscored(query, failure.why, prompt), lost=True)
+    return replace(unscored(query, failure.why, prompt), lost=failure.again)
 
 
 def words_of(bound: BoundTemplate, query: Example) -> dict[str, tuple[str, ...]]:

@@ -177,7 +177,7 @@ class RemoteModel:
             works = self._worker.echoed(contexts, continuations)
         else:
             works = [self._worker.first_tokens(context, texts) for context, texts in zip(contexts, continuations, strict=True)]
-        return self._do(works, Failed)
+        return self._do(works, lambda why: Failed(why, lost=True))
 
     def score(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[LabelScores]:
         """As `scores`. Raises IclError that names the failed items if there are any."""
@@ -218,7 +218,7 @@ class RemoteModel:
             )
         stop = tuple(mark for mark in stop if mark)
         works = [self._worker.writing(prompt, n, temperature, seed, max_new_tokens, stop) for prompt in prompts]
-        return self._do(works, lambda why: Answer((), why))
+        return self._do(works, lambda why: Answer((), why, lost=True))
 
     def generate(self, prompts: Sequence[Context], max_new_tokens: int = 64, stop: Sequence[str] = ("\n",)) -> list[str]:
         """The likeliest text (temperature 0) for each prompt. Raises IclError that names the failed items if there are any."""

@@ -10,6 +10,8 @@ class Failed:
     """One item that could not be scored. Never a zero, never a guess."""
 
     why: str
+    lost: bool = False
+    """The server gave no answer: asking again may give one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class Answer:
     """As many as were asked for; empty if the item failed."""
     why: str | None = None
     """None: it worked."""
+    lost: bool = False
+    """As of Failed."""
 
 
 @dataclass(frozen=True, slots=True)
