@@ -108,6 +108,32 @@ def sentencepiece_like(kind: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=MISTRAL)
 
 
+def t5_tokenizer() -> Any:
+    """As T5's: unigram pieces that mark word starts with `▁`, an end of sequence behind every text, no line ends.
+
+    The pieces are counted here, since the library's trainer gives other ones every time.
+    """
+    from collections import Counter
+    from math import log
+
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = Counter(f"▁{word}" for text in CORPUS for word in text.split())
+    halves = Counter(part for word in words for part in (word[: len(word) // 2 + 1], word[len(word) // 2 + 1 :]) if len(part) > 1)
+    pieces = dict(sorted(halves.items()) + sorted(words.items()))
+    letters = sorted({letter for word in words for letter in word})
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((letter, -9.0) for letter in letters if letter not in pieces)]
+    vocabulary += [(piece, log(count / 400)) for piece, count in pieces.items()]
+    backend = Tokenizer(models.Unigram(vocabulary, unk_id=2, byte_fallback=False))
+    backend.normalizer = normalizers.Sequence([normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(left=False, right=True)])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.decoder = decoders.Metaspace(prepend_scheme="always")
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    assert len(vocabulary) <= VOCABULARY
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token="<unk>", pad_token="<pad>")
+
+
 def _config(name: str) -> Any:
     import transformers as t
 
@@ -168,34 +194,56 @@ def _config(name: str) -> Any:
             return t.MptConfig(vocab_size=VOCABULARY + 8, d_model=32, n_heads=4, n_layers=2, max_seq_len=512, initializer_range=0.3)
         case "mamba":
             return t.MambaConfig(**{k: v for k, v in wide.items() if k != "num_attention_heads"}, state_size=4)
+        case "t5" | "umt5":
+            config = t.T5Config if name == "t5" else t.UMT5Config
+            return config(
+                vocab_size=VOCABULARY + 8, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, relative_attention_num_buckets=8,
+                relative_attention_max_distance=20, feed_forward_proj="gated-gelu", initializer_factor=1.0,
+                tie_word_embeddings=False, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+            )  # fmt: skip
+        case "bart":
+            return t.BartConfig(
+                vocab_size=VOCABULARY + 8, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+                decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=256, init_std=0.3,
+                bos_token_id=0, eos_token_id=1, pad_token_id=1, decoder_start_token_id=1, forced_bos_token_id=0, forced_eos_token_id=None,
+            )  # fmt: skip
     raise ValueError(name)
 
 
+SEQ2SEQ = ("t5", "umt5", "bart")
 REQUIRED = ("gpt2", "llama", "qwen3", "gpt-neox", "opt")
 FURTHER = ("mistral", "gemma2", "gemma3", "phi", "falcon", "falcon-alibi", "bloom", "mpt", "mamba")
+
+
+def seq2seq_tokenizer(name: str) -> Any:
+    """The tokenizer of a model in SEQ2SEQ: BART's puts `<s>` and `</s>` around a text."""
+    return tokenizer(bos=True, eos=True) if name == "bart" else t5_tokenizer()
 
 
 @cache
 def model(name: str) -> Any:
     """A random model of the architecture, fp32, on the CPU. Shared: do not change it."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     torch.manual_seed(0)
-    made = AutoModelForCausalLM.from_config(_config(name), dtype=torch.float32).eval()
+    kind = AutoModelForSeq2SeqLM if name in SEQ2SEQ else AutoModelForCausalLM
+    made = kind.from_config(_config(name), dtype=torch.float32).eval()
     made.generation_config.pad_token_id = 1
     return made
 
 
 def lm(name: str = "llama", chat: str | None = None, *, bos: bool = False, **options: Any) -> Any:
     """A LanguageModel over `model(name)`."""
-    from icl.model import TorchModel
+    from icl.model import Seq2SeqModel, TorchModel
 
+    if name in SEQ2SEQ:
+        return Seq2SeqModel(model(name), seq2seq_tokenizer(name), name=f"tiny-{name}", **options)
     return TorchModel(model(name), tokenizer(chat, bos=bos), name=f"tiny-{name}", **options)
 
 
 def save(folder: Path, name: str = "llama", chat: str | None = None) -> Path:
     """Write a tiny model as a folder that `load_model` takes."""
     model(name).save_pretrained(folder)
-    tokenizer(chat).save_pretrained(folder)
+    (seq2seq_tokenizer(name) if name in SEQ2SEQ else tokenizer(chat)).save_pretrained(folder)
     return folder

@@ -13,6 +13,8 @@ _WHERE = {
     "load_codec": "icl.model.load",
     "doctor": "icl.model.diagnosis",
     "TorchModel": "icl.model.torch_lm",
+    "Seq2SeqModel": "icl.model.encoder_decoder",
+    "Replicas": "icl.model.replicas",
     "RemoteModel": "icl.model.remote.client",
     "Answer": "icl.model.remote.values",
     "Failed": "icl.model.remote.values",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +15,12 @@ from ..files import sha256_file
 from ..progress import note
 from ..values import digest
 from ..weights import CATALOGUE, fetch, quiet_transformers
+from .remote.load import is_address, load_remote, refuse_remote_options
+from .replicas import Replicas, devices
 
 if TYPE_CHECKING:
-    from ..protocols import PromptCodec
+    from ..protocols import LanguageModel, PromptCodec
+    from .encoder_decoder import Seq2SeqModel
     from .torch_lm import TorchModel
 
 _DTYPES = {
@@ -37,52 +42,91 @@ def load_model(
     adapter: str | Path | None = None,
     quantization: str | None = None,
     cache: bool = False,
-) -> TorchModel:
-    """Load a causal language model.
+    **remote: Any,
+) -> LanguageModel:
+    """Load a language model: causal, or an encoder-decoder (T5, BART).
 
-    name: a catalogue name (`smollm2`), a folder, a .gguf file, or a hub id. device: `cpu`, `cuda`, `cuda:1`, …; by default CUDA if
-    there is any. dtype: fp32 on a CPU and bf16 on CUDA, unless given. memory: budget of one batch; max_batch: most rows of one.
-    revision: of a hub id. adapter: a PEFT folder. quantization: `8bit` or `4bit`, on CUDA with bitsandbytes. cache: take whole batches
-    that were computed before from disk, and put those there that are computed (see `score_cache`); off by default, so that what is
-    measured or repeated on purpose is computed.
+    name: a catalogue name (`smollm2`), a folder, a .gguf file, a hub id, or the address of a server, `https://host/v1#model-name`, with
+    `remote` its options: those of `icl.model.remote.RemoteOptions`. device: `cpu`, `cuda`, `cuda:1`, …; by default CUDA if
+    there is any. Several (`cuda:0,cuda:1`, or `all` for every CUDA device): the model is loaded on each, and items are spread over
+    them. `auto`: one model over all devices, for one that is larger than a single device. dtype: fp32 on a CPU and bf16 on CUDA,
+    unless given. memory: budget of one batch on one device; max_batch: most rows of one. revision: of a hub id. adapter: a PEFT folder.
+    quantization: `8bit` or `4bit`, with bitsandbytes; a checkpoint that is already quantised is loaded as it is. cache: take whole
+    batches that were computed before from disk, and put those there that are computed (see `score_cache`); off by default, so that
+    what is measured or repeated on purpose is computed.
 
     Raises InputError for what cannot be loaded, MissingExtraError without the package that an option needs, FetchError if
     catalogue weights cannot be had.
     """
+    local = {
+        "device": device, "dtype": dtype, "revision": revision, "adapter": adapter, "quantization": quantization, "max_batch": max_batch,
+    }  # fmt: skip
+    if is_address(str(name)):
+        return load_remote(str(name), local, remote, load_codec)
+    refuse_remote_options(str(name), remote)
     problems = _option_problems(dtype, quantization, revision, str(name))
     if problems:
         raise InputError(problems)
-    folder, gguf, where = _located(str(name))
-    adapter_folder = _adapter_folder(adapter)
-    import torch
-
-    chosen_device = _device(device)
-    chosen_dtype = getattr(torch, _DTYPES[dtype]) if dtype else _default_dtype(chosen_device)
-    arguments: dict[str, Any] = {"dtype": chosen_dtype}
-    if gguf:
-        arguments["gguf_file"] = gguf
-    if revision is not None:
-        arguments["revision"] = revision
-    if quantization is not None:
-        arguments |= _quantised(quantization, chosen_device, chosen_dtype)
-    model = _from_pretrained(folder, arguments, str(name), where)
-    if quantization is None:
-        model = model.to(chosen_device)
-    if adapter_folder is not None:
-        model = _adapted(model, adapter_folder)
-    tokenizer = load_tokenizer(str(name), revision=revision)
+    source = _Source(str(name), *_located(str(name)), revision, _adapter_folder(adapter), quantization)
     given = {
-        "device": device, "dtype": dtype, "revision": revision, "adapter": str(adapter_folder) if adapter_folder else None,
+        "device": device, "dtype": dtype, "revision": revision, "adapter": str(source.adapter) if source.adapter else None,
         "quantization": quantization, "max_batch": max_batch, "memory": memory if memory != "4GiB" else None,
     }  # fmt: skip
-    reference = {"name": _absolute(str(name), where), **{key: value for key, value in given.items() if value is not None}}
-    from .score_cache import open_cache
-    from .torch_lm import TorchModel
+    reference = {"name": _absolute(str(name), source.where), **{key: value for key, value in given.items() if value is not None}}
+    loaded = [
+        _loaded(source, place, dtype, {"memory": memory, "max_batch": max_batch, "reference": reference}) for place in devices(device)
+    ]
+    if cache:
+        from .score_cache import open_cache
 
-    identity = _identity(str(name), where, folder, gguf, model, adapter_folder, quantization)
-    lm = TorchModel(model, tokenizer, name=str(name), reference=reference, memory=memory, max_batch=max_batch, identity=identity)
-    lm.cache = open_cache() if cache else None
-    return lm
+        for lm in loaded:
+            lm.cache = open_cache()
+    if len(loaded) == 1:
+        return loaded[0]
+    return Replicas(loaded, reference=reference)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where a model lies, and how it is to be read."""
+
+    name: str
+    folder: str
+    """Or a hub id."""
+    gguf: str | None
+    where: str
+    revision: str | None
+    adapter: Path | None
+    quantization: str | None
+
+
+def _loaded(source: _Source, device: str, dtype: str | None, options: Mapping[str, Any]) -> TorchModel | Seq2SeqModel:
+    """One model on one device (or `auto`)."""
+    import torch
+
+    chosen_dtype = getattr(torch, _DTYPES[dtype]) if dtype else _default_dtype(device)
+    found = {"gguf_file": source.gguf, "revision": source.revision}
+    arguments: dict[str, Any] = {key: value for key, value in found.items() if value is not None}
+    config = _read_config(source, arguments)
+    arguments["dtype"] = chosen_dtype
+    if source.quantization is not None:
+        arguments["quantization_config"] = _quantised(source.quantization, chosen_dtype)
+    # Quantised weights are put in their place while they are read: some cannot be moved afterwards.
+    placed = device == "auto" or source.quantization is not None or getattr(config, "quantization_config", None) is not None
+    if placed:
+        arguments["device_map"] = "auto" if device == "auto" else {"": device}
+    seq2seq = bool(getattr(config, "is_encoder_decoder", False))
+    model = _from_pretrained(source, arguments, seq2seq)
+    if not placed:
+        model = model.to(device)
+    if source.adapter is not None:
+        model = _adapted(model, source.adapter)
+    tokenizer = load_tokenizer(source.name, revision=source.revision)
+    if seq2seq:
+        from .encoder_decoder import Seq2SeqModel as Kind
+    else:
+        from .torch_lm import TorchModel as Kind  # type: ignore[assignment]
+    return Kind(model, tokenizer, name=source.name, identity=_identity(source, model), **options)
 
 
 def load_codec(tokenizer: str | Path | Callable[[str], int | Sequence[int]]) -> PromptCodec:
@@ -96,6 +140,8 @@ def load_codec(tokenizer: str | Path | Callable[[str], int | Sequence[int]]) -> 
 
     if callable(tokenizer):
         return CountingCodec(tokenizer)
+    if is_address(str(tokenizer)):
+        return load_remote(str(tokenizer), {}, {}, load_codec).codec
     folder, gguf, where = _located(str(tokenizer), what="tokenizer")
     if where != "hub" and not gguf and (light := light_tokenization(Path(folder))) is not None:
         return TokenizerCodec(light)
@@ -128,8 +174,8 @@ def _option_problems(dtype: str | None, quantization: str | None, revision: str 
 
 def _located(name: str, what: str = "model") -> tuple[str, str | None, str]:
     """(folder or hub id, .gguf file in it, 'catalogue' | 'folder' | 'hub')."""
-    if name.startswith(("http://", "https://")):
-        raise InputError(Problem("remote models are not part of this version", "Load a model on this machine.", field=what))
+    if is_address(name):
+        raise InputError(Problem(f"an address gives no {what} files", "Name a hub id, a folder or a catalogue name.", field=what))
     if name in CATALOGUE:
         if CATALOGUE[name].kind != "language model" and what == "model":
             raise InputError(Problem(f"'{name}' is a sentence encoder, not a language model", suggest("", _LANGUAGE_MODELS), field="model"))
@@ -171,59 +217,50 @@ def _absolute(name: str, where: str) -> str:
     return str(Path(name).expanduser().resolve()) if where == "folder" else name
 
 
-def _device(device: str | None) -> str:
-    import torch
-
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise InputError(Problem(f"'{device}' is no device", "Use 'cpu', 'cuda' or 'cuda:1'.", field="device")) from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(Problem(f"the device '{device}' is not there: torch finds no CUDA", "Use device='cpu'.", field="device"))
-    return device
-
-
 def _default_dtype(device: str) -> Any:
     import torch
 
-    if device.startswith("cuda"):
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return torch.float32
 
 
-def _quantised(quantization: str, device: str, dtype: Any) -> dict[str, Any]:
+def _quantised(quantization: str, dtype: Any) -> Any:
     import importlib.util
 
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingExtraError("bitsandbytes", "quantize", f"quantization='{quantization}'")
-    if not device.startswith("cuda"):
-        raise InputError(
-            Problem(f"quantization='{quantization}' needs a CUDA device", "Leave it out, or load a .gguf file.", field="quantization")
-        )
     from transformers import BitsAndBytesConfig
 
-    config = (
-        BitsAndBytesConfig(load_in_8bit=True)
-        if quantization == "8bit"
-        else BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4")
-    )
-    return {"quantization_config": config, "device_map": {"": device}}
+    # It says at every layer that it computes in float16; the check at load time measures what that does.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4")
 
 
-def _from_pretrained(folder: str, arguments: Mapping[str, Any], name: str, where: str) -> Any:
-    from transformers import AutoModelForCausalLM
+def _read_config(source: _Source, arguments: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        with quiet_transformers():
+            return AutoConfig.from_pretrained(source.folder, **arguments)
+    except Exception as error:  # as for models below
+        raise InputError(_unloadable("model", source.name, source.where, error)) from None
+
+
+def _from_pretrained(source: _Source, arguments: Mapping[str, Any], seq2seq: bool) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     from .limits import is_out_of_memory
 
     try:
         with quiet_transformers():
-            return AutoModelForCausalLM.from_pretrained(folder, **arguments)
+            return (AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM).from_pretrained(source.folder, **arguments)
     except Exception as error:  # damaged files fail in whatever way their reader has: safetensors, pickle, json, shapes
         if is_out_of_memory(error):
             raise
-        raise InputError(_unloadable("model", name, where, error)) from None
+        raise InputError(_unloadable("model", source.name, source.where, error)) from None
 
 
 def _unloadable(what: str, name: str, where: str, error: Exception) -> Problem:
@@ -234,7 +271,11 @@ def _unloadable(what: str, name: str, where: str, error: Exception) -> Problem:
             f"Catalogue: {', '.join(_LANGUAGE_MODELS)}."
         )
         return Problem(f"there is no {what} '{name}': no such folder here, and the hub gave: {reason}", fix, field=what)
-    return Problem(f"the {what} '{name}' cannot be loaded: {reason}", "Check that the folder is complete and a causal model.", field=what)
+    return Problem(
+        f"the {what} '{name}' cannot be loaded: {reason}",
+        "Check that the folder is complete and holds a causal or an encoder-decoder language model.",
+        field=what,
+    )
 
 
 def _adapter_folder(adapter: str | Path | None) -> Path | None:
@@ -262,10 +303,9 @@ def _adapted(model: Any, folder: Path) -> Any:
         ) from None
 
 
-def _identity(
-    name: str, where: str, folder: str, gguf: str | None, model: Any, adapter: Path | None, quantization: str | None
-) -> Callable[[], str]:
+def _identity(source: _Source, model: Any) -> Callable[[], str]:
     """A function that digests the weights, called when somebody asks: hashing a large model takes a while."""
+    name, folder, gguf, where, adapter = source.name, source.folder, source.gguf, source.where, source.adapter
 
     def weights() -> Any:
         if where == "catalogue":
@@ -279,6 +319,6 @@ def _identity(
 
     def digested() -> str:
         parts = {p.name: sha256_file(p) for p in sorted(adapter.iterdir()) if p.is_file()} if adapter else None
-        return digest([weights(), parts, quantization])
+        return digest([weights(), parts, source.quantization])
 
     return digested
