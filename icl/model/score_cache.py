@@ -273,7 +273,9 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 def _is_damage(error: Exception) -> bool:
     name = getattr(error, "sqlite_errorname", None)
-    return isinstance(error, UnicodeError) or (name is not None and not name.startswith(_NOT_THE_FILE))
+    # A short read: the file ends before its own content does.
+    is_short = name == "SQLITE_IOERR_SHORT_READ"
+    return isinstance(error, UnicodeError) or is_short or (name is not None and not name.startswith(_NOT_THE_FILE))
 
 
 def _bytes_used(db: sqlite3.Connection) -> int:
