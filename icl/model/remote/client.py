@@ -7,21 +7,21 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+from ...endpoint.address import Address, key_for
+from ...endpoint.meter import Meter, Prices
+from ...endpoint.wire import GivenUp, Job, Wire
 from ...errors import CostLimitError, IclError, InputError, Problem
 from ...progress import progress
 from ...protocols import Estimator
 from ...values import LabelScores, TokenCounts, digest
 from ..codec import CountingCodec, TokenizerCodec
 from ..encoding import Context
-from .address import Address, key_for
 from .codec import RemoteCodec
 from .dialect import Dialect, checked_extra
 from .listing import Listed, listed
-from .meter import Meter, Prices
 from .options import RemoteOptions
 from .probe import Capabilities, probe
 from .values import Answer, Failed, Usage
-from .wire import GivenUp, Job, Wire
 from .work import Work, Worker
 
 _SHOWN = 5
@@ -177,7 +177,7 @@ class RemoteModel:
             works = self._worker.echoed(contexts, continuations)
         else:
             works = [self._worker.first_tokens(context, texts) for context, texts in zip(contexts, continuations, strict=True)]
-        return self._do(works, lambda why: Failed(why, lost=True))
+        return self._do(works, lambda given_up: Failed(given_up.why, given_up.again))
 
     def score(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[LabelScores]:
         """As `scores`. Raises IclError that names the failed items if there are any."""
@@ -218,7 +218,7 @@ class RemoteModel:
             )
         stop = tuple(mark for mark in stop if mark)
         works = [self._worker.writing(prompt, n, temperature, seed, max_new_tokens, stop) for prompt in prompts]
-        return self._do(works, lambda why: Answer((), why, lost=True))
+        return self._do(works, lambda given_up: Answer((), given_up.why, given_up.again))
 
     def generate(self, prompts: Sequence[Context], max_new_tokens: int = 64, stop: Sequence[str] = ("\n",)) -> list[str]:
         """The likeliest text (temperature 0) for each prompt. Raises IclError that names the failed items if there are any."""
@@ -259,7 +259,7 @@ class RemoteModel:
             raise CostLimitError(f"{self.name}: while finding out what the server can do: {sent.limit}")
         return sent.results
 
-    def _do(self, works: Sequence[Work[T]], failed: Callable[[str], T]) -> list[T]:
+    def _do(self, works: Sequence[Work[T]], failed: Callable[[GivenUp], T]) -> list[T]:
         """The items' results in order. Raises CostLimitError with those that were finished."""
         jobs = [job for work in works for job in work.jobs]
         with progress(self.listed.model, len(jobs), "requests") as advance:
@@ -271,7 +271,7 @@ class RemoteModel:
             at += len(work.jobs)
             given_up = next((value for value in values if isinstance(value, GivenUp)), None)
             if given_up is not None:
-                results.append(failed(given_up.why))
+                results.append(failed(given_up))
             else:
                 results.append(None if any(value is None for value in values) else work.made(values))
         if sent.limit is not None:

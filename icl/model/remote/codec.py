@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ...endpoint.meter import estimated_tokens
 from ...protocols import Encoded
 from ...values import Message
 from ..codec import CountingCodec
-from .meter import estimated_tokens
 
 if TYPE_CHECKING:
     from ..codec import TokenizerCodec

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...endpoint.address import Address
+from ...endpoint.meter import Tokens
+from ...endpoint.wire import Broken, GivenUp, Job, Wire
 from ...errors import InputError, Problem, suggest
-from .address import Address
-from .meter import Tokens
-from .wire import Broken, GivenUp, Job, Wire
 
 UNKNOWN_WINDOW = 1 << 20
 """As for models on this machine that name no limit. A server refuses what is too long, and the item says so."""

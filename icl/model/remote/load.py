@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from ...endpoint.address import parse
 from ...errors import InputError, Problem, suggest
-from .address import parse
 from .options import RemoteOptions, remote_options
 
 if TYPE_CHECKING:

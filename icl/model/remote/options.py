@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
+from ...endpoint.meter import Prices
+from ...endpoint.wire import Patience
 from ...errors import InputError, Problem, suggest
 from ...protocols import Estimator
 from .dialect import checked_extra
-from .meter import Prices
-from .wire import Patience
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ...endpoint.meter import Tokens, estimated_tokens
+from ...endpoint.wire import Broken, GivenUp, Job
 from ...protocols import Estimator
 from ...values import Message
 from .dialect import CHAT, COMPLETIONS, Dialect
-from .meter import Tokens, estimated_tokens
 from .shapes import Echo, choices, echo_of, spelled, text_of, top_of
-from .wire import Broken, GivenUp, Job
 
 EchoStyle = Literal["echo", "prompt_logprobs"]
 Ask = Callable[[Sequence[Job]], Sequence[Any]]
@@ -282,10 +282,9 @@ def _top(base: _Probe, found: Capabilities) -> Capabilities:
 
 
 def _largest(base: _Probe, job: Callable[..., Job], fields: Callable[[int], dict[str, Any]]) -> int:
-    """The number of tokens named when 20 are asked for, or 5; 0 if there are none, or if they do not change with the prompt."""
+    """How many tokens may be asked for, 20 or 5; 0 if none come back, or if they do not change with the prompt."""
     for k in (20, 5):
         tops = base.ask([job(text, 1, lambda data: top_of(choices(data, 1)[0]), temperature=0, **fields(k)) for text in (_FIRST, _OPEN)])
         if not any(isinstance(top, GivenUp) for top in tops):
-            n = min(k, *map(len, tops))
-            return n if n > 1 and tops[0] != tops[1] else 0
+            return k if min(map(len, tops)) > 1 and tops[0] != tops[1] else 0
     return 0

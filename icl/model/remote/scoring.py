@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from ...endpoint.wire import Broken
 from ...values import LabelScores
 from ..boundary import Split
 from .shapes import Echo, choices, echo_of, ends
 from .values import Failed
-from .wire import Broken
 
 
 def label_scores(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .wire import Broken
+from ...endpoint.wire import Broken
 
 _ABOVE_ZERO = 1e-3
 """Nats by which rounding may lift a log-probability above 0."""

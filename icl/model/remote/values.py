@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...endpoint.meter import Usage
+
+__all__ = ["Answer", "Failed", "Usage"]
+
 
 @dataclass(frozen=True, slots=True)
 class Failed:
@@ -24,23 +28,3 @@ class Answer:
     """None: it worked."""
     lost: bool = False
     """As of Failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a remote model has used since it was loaded, its probe included."""
-
-    requests: int = 0
-    """Requests sent, those tried again included."""
-    retries: int = 0
-    failed: int = 0
-    """Requests given up: their items failed."""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_tokens: int = 0
-    """Input tokens that the server says it had in its cache."""
-    estimated: int = 0
-    """Answers whose tokens the server did not report: counted with the tokenizer, or without one estimated from the text's length."""
-    cost: float | None = None
-    """In the currency of `prices`; None without prices. An attempt that broke off after it was sent counts at its worst case, since
-    it may have been billed."""

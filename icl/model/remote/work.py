@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from ...endpoint.meter import Tokens
+from ...endpoint.wire import Job
 from ...seeds import seed_for
 from ...values import LabelScores, Message, Prompt, digest
 from ..codec import TokenizerCodec
 from ..encoding import Context, encoded_context, encoded_splits
 from .codec import RemoteCodec
 from .dialect import CHAT, COMPLETIONS, Dialect
-from .meter import Tokens
 from .probe import Capabilities, echo_fields
 from .scoring import first_token_scores, ids_reader, split_scores, text_reader, text_scores
 from .shapes import choices, text_of, top_of
 from .values import Answer, Failed
-from .wire import Job
 
 T = TypeVar("T")
 _PER_REQUEST = 16

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from ...progress import Advance
+from ..progress import Advance
 from .address import Address, Key
 from .meter import Meter, Tokens
 
@@ -72,7 +72,8 @@ class GivenUp:
     why: str
     status: int | None = None
     """The last HTTP status, if there was one."""
-    sent: bool = True
+    again: bool = True
+    """The server failed, not the item: asking again later may help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ class _Sending:
             if self.stopped is None and not await self.wire.meter.reserve(job.worst, self.settled):
                 self._over_limit()
                 return
-            result = GivenUp(self._why_stopped(), sent=False) if self.stopped is not None else await self._job(client, job)
+            result = GivenUp(self._why_stopped()) if self.stopped is not None else await self._job(client, job)
             self.results[i] = result
             if isinstance(result, GivenUp):
                 self.wire.meter.failed += 1
@@ -218,12 +219,13 @@ class _Sending:
 
     def _given_up(self, failure: _Attempt, attempts: int) -> GivenUp:
         times = f" ({attempts} attempts)" if attempts > 1 else ""
-        if self.stopped is None and (failure.again or failure.status in _SERVER):
+        again = failure.again or failure.status in _SERVER
+        if self.stopped is None and again:
             self.wire.in_a_row += 1
             if self.wire.in_a_row >= self.wire.patience.in_a_row:
                 self.stopped = failure.why
                 self.stop.set()
-        return GivenUp(f"{failure.why}{times}", failure.status)
+        return GivenUp(f"{failure.why}{times}", failure.status, again)
 
     def _why_stopped(self) -> str:
         return f"not sent: stopped after {self.wire.patience.in_a_row} failures in a row, the last: {self.stopped}"

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import InputError, Problem, suggest
-from .values import Usage
+from ..errors import InputError, Problem, suggest
 
 _PER = 1_000_000
 _BYTES_PER_TOKEN = 3
@@ -66,6 +65,26 @@ class Tokens:
     output: int
     cached: int = 0
     estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What has been sent to an address since it was opened, a probe included."""
+
+    requests: int = 0
+    """Requests sent, those tried again included."""
+    retries: int = 0
+    failed: int = 0
+    """Requests given up: their items failed."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    """Input tokens that the server says it had in its cache."""
+    estimated: int = 0
+    """Answers whose tokens the server did not report: counted with the tokenizer, or without one estimated from the text's length."""
+    cost: float | None = None
+    """In the currency of `prices`; None without prices. An attempt that broke off after it was sent counts at its worst case, since
+    it may have been billed."""
 
 
 @dataclass

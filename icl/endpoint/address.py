@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
-from ...errors import InputError, Problem
+from ..errors import InputError, Problem
 
 DEFAULT_KEY = "OPENAI_API_KEY"
 _RECOGNISABLE = 8
