@@ -17,7 +17,7 @@ from .conditions import conditions
 from .decoding import Ending
 from .encoding import Context, encoded_context, encoded_splits
 from .limits import Limits
-from .score_cache import ScoreCache
+from .score_cache import ScoreCache, cached_group, text_key
 from .scoring import Scoring, n_naive
 from .tokenizer import from_transformers
 from .tree import Item
@@ -154,8 +154,17 @@ class TorchModel:
         ids = [self._prompt_ids(prompt) for prompt in prompts]
         self._fits([len(p) + 1 for p in ids], "the prompt with one new token")
         ending = Ending(tuple(s for s in stop if s), self.writing.end_ids, self.codec.tokens.decode, temperature or 1.0)
-        written = self.writing.write(ids, Chance(n, temperature, seed), ending, max_new_tokens)
-        return [[found.text for found in texts] for texts in written]
+
+        def texts() -> list[list[str]]:
+            written = self.writing.write(ids, Chance(n, temperature, seed), ending, max_new_tokens)
+            return [[found.text for found in group] for group in written]
+
+        if self.cache is None:
+            return texts()
+        # How many are written at once, and what ends a text, is in no other part of the key.
+        by = digest([self.computed_by(), repr(self.limits), sorted(ending.end_ids)])
+        key = text_key(by, self.dtype, ids, n=n, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens, stop=ending.stop)
+        return cached_group(self.cache, key, texts)
 
     def _prompt_ids(self, prompt: Context) -> tuple[int, ...]:
         ids, _, _, _ = encoded_context(self.codec, prompt)

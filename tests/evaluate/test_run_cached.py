@@ -1,5 +1,6 @@
 """Suites run again and changed, with the cache of scores: what did not change is not computed, and no result depends on the cache."""
 
+import gc
 import json
 import os
 import random
@@ -163,6 +164,7 @@ def test_a_damaged_cache_changes_no_result(model, work, tmp_path, capsys, monkey
     file = next((tmp_path / "home" / "scores").glob("*.sqlite"))
     monkeypatch.delenv("ICL_QUIET")
     for n, damage in enumerate((lambda raw: raw[: len(raw) // 2], lambda raw: b"x" * len(raw), lambda raw: raw.replace(b"\x3f", b"\x40"))):
+        gc.collect()  # no model of the runs before holds the file open: they have ended
         file.write_bytes(damage(file.read_bytes()))
         for path in file.parent.glob("*-wal"):
             path.unlink()
@@ -170,6 +172,7 @@ def test_a_damaged_cache_changes_no_result(model, work, tmp_path, capsys, monkey
         assert results(tmp_path / str(n)) == results(tmp_path / "cold")
         assert set(work(suite(model), f"{n} again").values()) == {0}
     assert "was damaged" in capsys.readouterr().err
+    gc.collect()
     file.write_bytes(b"")
     assert work(suite(model), "empty") == cold
 
@@ -188,6 +191,25 @@ def test_an_interrupted_run_goes_on_out_of_the_cache(model, work, tmp_path, monk
     assert len(rest) == len(cold) - 2
     assert set(rest.values()) == {0}
     assert results(tmp_path / "out") == results(tmp_path / "cold")
+
+
+def test_answers_in_words_are_kept_too(model, work, tmp_path):
+    def words(**more):
+        kept = {"train": rows(30, 1), "test": rows(N_TEST, 2), "references": "label", "name": "words"}
+        settings = {"shots": 2, "retriever": "random", "max_new_tokens": 6, **more}
+        return {"models": [str(model)], "tasks": [kept], "methods": [{"few_shot": settings}], "budgets": [4, 16]}
+
+    cold = work(words(), "cold")
+    assert len(cold) == 4
+    assert min(cold.values()) > 0
+    assert set(work(words(), "again").values()) == {0}
+    assert results(tmp_path / "cold") == results(tmp_path / "again")
+    texts = [icl.suite.open_run(tmp_path / name).predictions("few_shot") for name in ("cold", "again")]
+    assert texts[0] == texts[1]
+    changed = words()
+    changed["tasks"][0]["test"][0]["text"] = "quite another joke about oil"
+    assert {unit for (_, _, unit), n in work(changed, "changed").items() if n} == {0}
+    assert min(work(words(max_new_tokens=7), "longer").values()) > 0
 
 
 @pytest.mark.slow
