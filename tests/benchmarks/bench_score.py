@@ -65,10 +65,15 @@ def choose_batches(bench: Bench) -> None:
     """Each peer's time on a quarter of each work, at each batch size; vLLM makes its own batches. This is also everybody's warm-up."""
     for work in bench.works:
         ours(bench, quarter(work))
-        for name, peer in bench.setup.peers.items():
+        for name, peer in list(bench.setup.peers.items()):
             sizes = bench.sizes if name != "vllm" else bench.sizes[:1]
-            bench.batches[name, work.name] = {size: theirs(peer, quarter(work), size)[0] for size in sizes}
-            print(f"{work.name} {name}, a quarter of the work: {_shown(bench.batches[name, work.name])}", flush=True)
+            try:
+                times = {size: theirs(peer, quarter(work), size)[0] for size in sizes}
+            except Exception as error:  # whatever another program's failure looks like
+                bench.setup.without(name, error)
+                continue
+            bench.batches[name, work.name] = times
+            print(f"{work.name} {name}, a quarter of the work: {_shown(times)}", flush=True)
 
 
 def _shown(batches: dict[int, float]) -> str:
@@ -162,7 +167,6 @@ def show(found: dict[str, Any]) -> None:
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     made = parser(__doc__, work=tuple(SCORING))
     made.add_argument("--queries", type=int, help="instead of the usual number of each work")
-    made.add_argument("--lm-eval-python", help="python of an environment with lm-eval 0.4.13")
     made.add_argument("--batch-sizes", help="what peers may choose from; left out: 1,4,8 on a CPU, 16,64,256 on CUDA")
     options = made.parse_args(arguments)
     cuda = options.device.startswith("cuda")
