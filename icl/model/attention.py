@@ -79,7 +79,7 @@ def planned(model: Any, plan: Plan) -> Iterator[None]:
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, _attention)
-    configs = [config for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values()]
+    configs = list({id(c): c for c in (model.config, model.config.get_text_config())}.values())
     before = [config._attn_implementation for config in configs]
     if not model._can_set_attn_implementation():
         raise NotImplementedError("its attention cannot be chosen")

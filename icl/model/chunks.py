@@ -6,8 +6,10 @@ tokens and the open path, i.e. the ancestors of its first token. So memory holds
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from itertools import groupby
 
 from .boundary import common_length
 from .tree import Item, Read
@@ -59,10 +61,12 @@ class Room:
 def chunks(items: Sequence[Item], room: Room, *, share: bool = True) -> Iterator[Chunk]:
     """Walk the tree. A chunk exceeds its room only by an item with one continuation of more tokens than that.
 
-    share=False: no two items share anything, the continuations of one still do.
+    A prefix that also begins with another item's continuation may be computed beside it. share=False: no two items share anything, the
+    continuations of one still do.
     """
     walk = _Walk(room, share)
-    for item in sorted(_divided(items, room), key=lambda i: i.prefix):
+    ordered = sorted(items, key=lambda i: i.prefix)
+    for item in _divided(_merged(ordered) if share else ordered, room):
         yield from walk.add(item)
     yield from walk.finish()
 
@@ -73,7 +77,13 @@ def n_unique(items: Sequence[Item]) -> int:
     return sum(len(chunk) for chunk in chunks(items, everything))
 
 
-def _divided(items: Sequence[Item], room: Room) -> Iterator[Item]:
+def _merged(items: Iterable[Item]) -> Iterator[Item]:
+    """Neighbours with the same prefix as one item."""
+    for _, same in groupby(items, key=lambda i: i.prefix):
+        yield reduce(Item.with_those_of, same)
+
+
+def _divided(items: Iterable[Item], room: Room) -> Iterator[Item]:
     """Items whose continuations do not fit into a chunk are taken in parts, each with the last token of the prefix anew."""
     for item in items:
         if item.n_tail + 1 <= room.tokens and item.n_reads <= room.reads:
@@ -103,7 +113,8 @@ class _Walk:
     def add(self, item: Item) -> Iterator[Chunk]:
         base = len(item.prefix)
         at = common_length(item.prefix, tuple(self.ids[:base])) if self.share else 0
-        self._close(at)
+        if at < base:  # otherwise its continuations may go on from those before them
+            self._close(at)
         # A chunk that is half full is closed before an item rather than in the middle of it.
         half = 2 * len(self.chunk) >= self.room.tokens
         if self.chunk.tokens and (self._full(item) or (half and not self._fits(base - at + item.n_tail))):
@@ -139,8 +150,8 @@ class _Walk:
 
     def _continue(self, item: Item, base: int) -> None:
         """The item's continuations, all in the chunk that holds the last token of its prefix."""
-        self.chunk.items.add(item.index)
-        for number, ids in sorted(zip(item.numbers, item.continuations, strict=True), key=lambda pair: pair[1]):
+        self.chunk.items.update(index for index, _ in item.owned)
+        for owner, ids in sorted(zip(item.owned, item.continuations, strict=True), key=lambda pair: pair[1]):
             if not ids:
                 continue
             inner = ids[:-1]
@@ -149,7 +160,7 @@ class _Walk:
             self._extend(inner[keep - base :])
             places = self._places(base - 1, base - 1 + len(ids))
             self.chunk.nodes.update(places)
-            self.chunk.reads += [Read(place, target, item.index, number) for place, target in zip(places, ids, strict=True)]
+            self.chunk.reads += [Read(place, target, *owner) for place, target in zip(places, ids, strict=True)]
 
     def _places(self, start: int, stop: int) -> list[int]:
         """Places in the chunk of the path's tokens at these depths."""

@@ -22,12 +22,12 @@ class Item:
     index: int
     prefix: tuple[int, ...]
     continuations: tuple[tuple[int, ...], ...]
-    only: tuple[int, ...] | None = None
-    """The numbers of these continuations, where they are a part of the context's."""
+    owners: tuple[tuple[int, int], ...] | None = None
+    """Whose continuations they are, (item, continuation), where they are not simply this item's own."""
 
     @property
-    def numbers(self) -> Sequence[int]:
-        return range(len(self.continuations)) if self.only is None else self.only
+    def owned(self) -> Sequence[tuple[int, int]]:
+        return [(self.index, number) for number in range(len(self.continuations))] if self.owners is None else self.owners
 
     @property
     def n_tail(self) -> int:
@@ -44,9 +44,13 @@ class Item:
         """Most tokens at which it needs the vocabulary."""
         return 1 + self.n_tail
 
-    def part(self, numbers: Sequence[int]) -> Item:
+    def part(self, places: Sequence[int]) -> Item:
         """With these continuations alone."""
-        return Item(self.index, self.prefix, tuple(self.continuations[n] for n in numbers), tuple(numbers))
+        return Item(self.index, self.prefix, tuple(self.continuations[n] for n in places), tuple(self.owned[n] for n in places))
+
+    def with_those_of(self, other: Item) -> Item:
+        """Two items with the same prefix as one."""
+        return Item(self.index, self.prefix, self.continuations + other.continuations, (*self.owned, *other.owned))
 
 
 @dataclass(frozen=True, slots=True)
