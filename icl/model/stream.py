@@ -63,7 +63,7 @@ def _class(pending: Pending) -> int:
 
 
 class Stream:
-    """Prompts of one class and the rows that are being written. counted: tokens that the model has computed."""
+    """Prompts of one class, and the rows that are being written. n_tokens: what the model has computed, n_written: of it, for steps."""
 
     def __init__(self, model: Any, pending: Sequence[Pending], limits: Limits, most: int) -> None:
         self.model = model
@@ -73,7 +73,7 @@ class Stream:
         n_texts = sum(len(p.writers) for p in pending)
         fitting = max(1, limits.memory // 4 // max(limits.cache_bytes * capacity, 1))
         self.rows = Rows(min(most, fitting, n_texts), capacity)
-        self.n_tokens = 0
+        self.n_tokens = self.n_written = 0
 
     def run(self, ending: Ending) -> None:
         """Finish all texts."""
@@ -86,6 +86,7 @@ class Stream:
                 else:
                     logits = self.rows.step(self.model)
                     self.n_tokens += len(logits)
+                    self.n_written += len(logits)
                     self._take(logits, [row.writer for row in self.rows.rows], ending)
                     self.rows.leave()
 

@@ -97,7 +97,10 @@ class Tokenization:
     def _unsafe_ids(self) -> frozenset[int]:
         """Control ids that plain text must never give. A tokenizer's `unk` is what it writes for unknown characters, so it may."""
         unk = getattr(self._own.model, "unk_token", None)
-        return self.control_ids - {self._own.token_to_id(unk)} if isinstance(unk, str) else self.control_ids
+        if isinstance(unk, str):
+            return self.control_ids - {self._own.token_to_id(unk)}
+        found = re.search(r'"unk_id":\s*(\d+)', self._own.to_str())  # a unigram model (T5) names it by its number alone
+        return self.control_ids - {int(found[1])} if found else self.control_ids
 
     def parsed(self, text: str) -> list[int]:
         """As the tokenizer itself reads a text: control tokens are recognised. No BOS is added."""
@@ -187,11 +190,15 @@ class Tokenization:
         """Text of ids, special tokens left out."""
         return str(self._own.decode(list(ids), skip_special_tokens=True))
 
+    def serialised(self) -> str:
+        """The backend as the text of a tokenizer.json."""
+        return str(self._own.to_str())
+
     def fingerprint(self) -> str:
         """Changes with anything that changes a token id or a chat prompt."""
         from ..values import digest
 
-        return digest([self._own.to_str(), self.template])
+        return digest([self.serialised(), self.template])
 
 
 def from_transformers(tokenizer: Any) -> Tokenization:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from ..errors import InputError, Problem
@@ -14,14 +15,15 @@ from .boundary import Split
 from .check import Examined, examine
 from .codec import TokenizerCodec
 from .conditions import conditions
-from .decoding import Ending
-from .encoding import Context, encoded_context, encoded_splits
+from .constraint import Choices, Rule, grammar_maker, rules
+from .decoding import Constraint, Ending
+from .encoding import Context, encoded_contexts, encoded_splits
 from .limits import Limits
 from .score_cache import ScoreCache, cached_group, text_key
 from .scoring import Scoring, n_naive
 from .tokenizer import from_transformers
 from .tree import Item
-from .writing import Chance, Writing
+from .writing import Chance, Task, Writing, Written
 
 
 class TorchModel:
@@ -71,7 +73,7 @@ class TorchModel:
     @cached_property
     def writing(self) -> Writing:
         """The half that writes text."""
-        return Writing(self.model, self.codec, self.limits, self.window, self.examined.left_padding)
+        return Writing(self.model, self.codec, self.limits, self.window, self.examined.left_padding, self.totals)
 
     @cached_property
     def window(self) -> int:
@@ -126,12 +128,17 @@ class TorchModel:
         if problems:
             raise InputError(problems)
 
-    def generate(self, prompts: Sequence[Context], max_new_tokens: int = 64, stop: Sequence[str] = ("\n",)) -> list[str]:
-        """Greedy continuations, cut before the first stop string, ended by the end of the text or of the turn.
-
-        A text that reaches `max_new_tokens` ends there. Thoughts stay in the text.
-        """
-        return [texts[0] for texts in self._write(prompts, 1, 0.0, 0, max_new_tokens, stop)]
+    def generate(
+        self,
+        prompts: Sequence[Context],
+        max_new_tokens: int = 64,
+        stop: Sequence[str] = ("\n",),
+        *,
+        constraint: Rule | Sequence[Rule] | None = None,
+    ) -> list[str]:
+        """Greedy continuations, as `write` gives them, as texts alone."""
+        found = self.write(prompts, max_new_tokens=max_new_tokens, stop=stop, constraint=constraint)
+        return [texts[0].text for texts in found]
 
     def sample(
         self,
@@ -141,37 +148,90 @@ class TorchModel:
         seed: int = 0,
         max_new_tokens: int = 64,
         stop: Sequence[str] = ("\n",),
+        *,
+        constraint: Rule | Sequence[Rule] | None = None,
     ) -> list[list[str]]:
-        """n sampled continuations of each prompt, as in `generate`. A sample depends on the seed, the prompt and its number, not on
-        its batch. Temperature 0 is greedy."""
-        if temperature < 0 or n < 1:
-            raise InputError(Problem(f"temperature {temperature}, n {n}", "Give a temperature of at least 0 and n of at least 1."))
-        return self._write(prompts, n, temperature, seed, max_new_tokens, stop)
+        """n sampled continuations of each prompt, as `write` gives them, as texts alone."""
+        found = self.write(prompts, Chance(n, temperature, seed), max_new_tokens, stop, constraint=constraint)
+        return [[written.text for written in texts] for texts in found]
 
-    def _write(
-        self, prompts: Sequence[Context], n: int, temperature: float, seed: int, max_new_tokens: int, stop: Sequence[str]
-    ) -> list[list[str]]:
-        ids = [self._prompt_ids(prompt) for prompt in prompts]
-        self._fits([len(p) + 1 for p in ids], "the prompt with one new token")
-        ending = Ending(tuple(s for s in stop if s), self.writing.end_ids, self.codec.tokens.decode, temperature or 1.0)
+    def write(
+        self,
+        prompts: Sequence[Context],
+        chance: Chance = Chance(),  # noqa: B008 (frozen)
+        max_new_tokens: int = 64,
+        stop: Sequence[str] = ("\n",),
+        *,
+        constraint: Rule | Sequence[Rule] | None = None,
+    ) -> list[list[Written]]:
+        """Continuations, cut before the first stop string, ended by the end of the text or of the turn, and what ended each.
+
+        A text that reaches `max_new_tokens`, or the model's window, ends there. Thoughts stay in the text. A sample depends on the
+        seed, the prompt and its number, not on its batch.
+
+        constraint: what the texts may be, for all prompts or one per prompt: a list of texts (it is one of them, each token the
+        model's choice among those that lead to one; all stand right behind the prompt, and are never cut), a compiled regular
+        expression that the text matches as a whole, or a JSON schema (both with llguidance, extra `constrain`). A stop string does
+        not cut such a text; its first token ends it where it is whole. Raises InputError.
+        """
+        ending = Ending(tuple(s for s in stop if s), self.writing.end_ids, self.codec.tokens.decode, chance.temperature or 1.0)
+        if constraint is None:
+            ids = [self._or_start(head.ids) for head in encoded_contexts(self.codec, prompts)]
+            task = Task(ids, [max_new_tokens] * len(ids))
+        else:
+            task = self._constrained(prompts, rules(constraint, len(prompts)), ending, max_new_tokens)
+        self._fits([len(p) + 1 for p in task.ids], "the prompt with one new token")
 
         def texts() -> list[list[str]]:
-            written = self.writing.write(ids, Chance(n, temperature, seed), ending, max_new_tokens)
-            return [[found.text for found in group] for group in written]
+            return [[found.packed() for found in group] for group in self.writing.write(task, chance, ending)]
 
-        if self.cache is None:
-            return texts()
-        # How many are written at once, and what ends a text, is in no other part of the key.
-        by = digest([self.computed_by(), repr(self.limits), sorted(ending.end_ids)])
-        key = text_key(by, self.dtype, ids, n=n, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens, stop=ending.stop)
-        return cached_group(self.cache, key, texts)
+        if self.cache is None or constraint is not None:
+            packed = texts()
+        else:
+            # How many are written at once, and what ends a text, is in no other part of the key.
+            by = (self.computed_by(), repr(self.limits), sorted(ending.end_ids), Written.PACKED)
+            key = text_key(
+                by,
+                self.dtype,
+                task.ids,
+                n=chance.n,
+                temperature=chance.temperature,
+                seed=chance.seed,
+                max_new_tokens=max_new_tokens,
+                stop=ending.stop,
+            )
+            packed = cached_group(self.cache, key, texts)
+        return [[Written.unpacked(text) for text in group] for group in packed]
 
-    def _prompt_ids(self, prompt: Context) -> tuple[int, ...]:
-        ids, _, _, _ = encoded_context(self.codec, prompt)
-        if ids:
-            return ids
+    def plan_generation(self, prompts: Sequence[Context], max_new_tokens: int = 64, n: int = 1) -> TokenCounts:
+        """Most tokens that writing n texts for each prompt computes, without computing them."""
+        ids = [self._or_start(head.ids) for head in encoded_contexts(self.codec, prompts)]
+        return self.writing.plan(ids, n, max_new_tokens)
+
+    def _constrained(self, prompts: Sequence[Context], wanted: Sequence[Rule], ending: Ending, max_new_tokens: int) -> Task:
+        """Prompts with choices end where all their encodings part, so that every choice is encoded together with its prompt."""
+        # Behind a letter, since some tokenizers put a mark of their own at the start of a text.
+        letter, *stops = self.codec.tokens.literal(["a", *("a" + stop for stop in ending.stop)])
+        ends = ending.end_ids | {ids[len(letter)] for ids in stops if ids[: len(letter)] == letter and len(ids) > len(letter)}
+        texts: list[Sequence[str]] = [() if isinstance(rule, re.Pattern | Mapping) else rule for rule in wanted]
+        splits = self._splits(prompts, texts)
+        make = None
+        ids, limits, makers = [], [], list[Callable[[], Constraint]]()
+        for rule, found, choices in zip(wanted, splits, texts, strict=True):
+            ids.append(found.prefix)
+            if choices:
+                limits.append(max(map(len, found.continuations)))
+                makers.append(partial(Choices, choices, found.continuations, ends))
+            else:
+                make = make or grammar_maker(self.codec.tokens, self.model.get_output_embeddings().weight.shape[0], ends)
+                limits.append(max_new_tokens)
+                makers.append(partial(make, rule))
+        return Task(ids, limits, makers)
+
+    def _or_start(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """An empty prompt begins with BOS, else EOS."""
         tokens = self.codec.tokens
-        return (next((i for i in (tokens.bos, tokens.eos) if i is not None), 0),)
+        return ids or (next((i for i in (tokens.bos, tokens.eos) if i is not None), 0),)
 
 
 def _items(splits: Sequence[Split]) -> list[Item]:

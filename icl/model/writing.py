@@ -4,19 +4,21 @@ runs out."""
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar, cast
 
+from ..errors import InputError, Problem
 from ..seeds import rng_for
-from ..values import TokenCounts, digest
+from ..values import TokenCounts, Totals, digest
 from .branches import grow, unread
 from .check import stateful, tolerance
 from .codec import TokenizerCodec
-from .decoding import Ended, Ending, Writer
+from .decoding import Constraint, Ended, Ending, Writer
 from .forward import takes
 from .limits import Limits, is_out_of_memory
 from .padded import write
@@ -40,10 +42,31 @@ class Chance:
 class Written:
     """A text that was written."""
 
+    PACKED: ClassVar = "ended, n_tokens, text"
+    """What `packed` holds; it changes when that does."""
+
     text: str
     ended: Ended
     n_tokens: int
     """Tokens that were written, without the one that ended it."""
+
+    def packed(self) -> str:
+        """As one text, for a cache."""
+        return f"{self.ended} {self.n_tokens} {self.text}"
+
+    @classmethod
+    def unpacked(cls, packed: str) -> Written:
+        ended, n_tokens, text = packed.split(" ", 2)
+        return cls(text, cast(Ended, ended), int(n_tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Prompts as token ids, and for each the most new tokens of a text and what makes its constraint."""
+
+    ids: Sequence[tuple[int, ...]]
+    limits: Sequence[int]
+    constraints: Sequence[Callable[[], Constraint]] = ()
 
 
 @dataclass
@@ -55,8 +78,8 @@ class Writing:
     limits: Limits
     window: int
     left_padding: bool
-    counts: TokenCounts = field(default_factory=lambda: TokenCounts(0, 0))
-    """Tokens that all calls so far have computed, and what each text alone would have taken."""
+    totals: Totals
+    """Counts what is computed, in place."""
 
     @cached_property
     def why_plain(self) -> str | None:
@@ -71,30 +94,40 @@ class Writing:
             return f"its attention cannot be planned ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]})"
         return None if found <= tolerance(self.model) else f"with planned attention its values are off by {found:.2g} nat"
 
-    def write(self, ids: Sequence[tuple[int, ...]], chance: Chance, ending: Ending, max_new_tokens: int) -> list[list[Written]]:
-        """chance.n texts for each prompt of token ids, in order. No prompt may fill the window."""
+    def write(self, task: Task, chance: Chance, ending: Ending) -> list[list[Written]]:
+        """chance.n texts for each prompt, in order. No prompt may fill the window."""
+        if chance.temperature < 0 or chance.n < 1:
+            raise InputError(
+                Problem(f"temperature {chance.temperature}, n {chance.n}", "Give a temperature of at least 0 and n of at least 1.")
+            )
+        ids = task.ids
         writers = [
-            [Writer(p, self._uniform(p, j, chance), min(max_new_tokens, self.window - len(p))) for j in range(chance.n)] for p in ids
+            [
+                Writer(
+                    p, self._uniform(p, j, chance), min(limit, self.window - len(p)), task.constraints[i]() if task.constraints else None
+                )
+                for j in range(chance.n)
+            ]
+            for i, (p, limit) in enumerate(zip(ids, task.limits, strict=True))
         ]
-        if max_new_tokens > 0:
+        if max(task.limits, default=0) > 0:
             if self.why_plain is None:
                 self._stream(ids, writers, ending)
             else:
-                for group in self._groups(ids, chance.n, max_new_tokens):
+                for group in self._groups(ids, chance.n, max(task.limits)):
                     self._write_group(ids, writers, group, ending)
-        naive = sum(len(w.prompt) + max(len(w.ids) - 1, 0) for group in writers for w in group) if max_new_tokens > 0 else 0
-        self.counts += TokenCounts(0, naive)
+            self.totals.naive += sum(len(w.prompt) + max(len(w.ids) - 1, 0) for group in writers for w in group)
         return [[Written(w.text, w.ended or "length", len(w.ids)) for w in group] for group in writers]
 
     def plan(self, ids: Sequence[tuple[int, ...]], n: int, max_new_tokens: int) -> TokenCounts:
-        """Most tokens that `write` computes."""
+        """Most tokens that `write` computes for n texts of each prompt."""
         rooms = [n * max(min(max_new_tokens, self.window - len(p)) - 1, 0) for p in ids]
         naive = sum(n * len(p) for p in ids) + sum(rooms)
         if self.why_plain is not None:
-            return TokenCounts(sum(map(len, ids)) + sum(rooms), naive)
-        unique = sorted(set(ids))
-        tails = grow(unique, [n * ids.count(p) for p in unique])
-        return TokenCounts(sum(len(s.ids) for s in unread(tails)) + sum(rooms), naive)
+            return TokenCounts(sum(map(len, ids)) + sum(rooms), naive, sum(rooms))
+        copies = Counter(ids)
+        tails = grow(sorted(copies), [n * copies[prompt] for prompt in sorted(copies)])
+        return TokenCounts(sum(len(s.ids) for s in unread(tails)) + sum(rooms), naive, sum(rooms))
 
     @staticmethod
     def _uniform(ids: Sequence[int], number: int, chance: Chance) -> random.Random | None:
@@ -111,7 +144,8 @@ class Writing:
                     try:
                         stream.run(ending)
                     finally:
-                        self.counts += TokenCounts(stream.n_tokens, 0)
+                        self.totals.computed += stream.n_tokens
+                        self.totals.generated += stream.n_written
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or most == 1:
                     raise
@@ -142,7 +176,8 @@ class Writing:
             if not is_out_of_memory(error) or len(group) == 1:
                 raise
         else:
-            self.counts += TokenCounts(n_tokens, 0)
+            self.totals.computed += n_tokens
+            self.totals.generated += sum(max(len(w.ids) - 1, 0) for texts in fresh for w in texts)
             for i, done in zip(group, fresh, strict=True):
                 writers[i] = done
             return
