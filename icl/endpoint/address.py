@@ -35,13 +35,13 @@ class Address:
 
 def parse(address: str) -> Address:
     """Take an address apart. Raises InputError; the message never repeats an address that could hold a secret."""
+    if "@" in address.partition("#")[0]:  # looked for first: the parser quotes what it cannot read
+        raise InputError(Problem("the model's address holds a user name or a key", f"{_KEYS} {_FORM}", field="model"))
     try:
         parts = urlsplit(address)
         host, _ = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise InputError(Problem(f"the model's address cannot be read: {error}", _FORM, field="model")) from None
-    if parts.username is not None or parts.password is not None or "@" in parts.netloc:
-        raise InputError(Problem("the model's address holds a user name or a key", f"{_KEYS} {_FORM}", field="model"))
+    except ValueError:
+        raise InputError(Problem("the model's address cannot be read: its host or port is none", _FORM, field="model")) from None
     if parts.query:
         raise InputError(Problem(f"the model's address on {host} has a query (?…)", f"{_KEYS} {_FORM}", field="model"))
     if not host:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any
 
 from ..progress import Advance
@@ -142,7 +143,7 @@ class _Sending:
         timeout = httpx.Timeout(self.wire.patience.attempt_s, connect=min(20.0, self.wire.patience.attempt_s))
         # Proxies of the environment are for the world outside: a server on this machine is asked directly.
         async with httpx.AsyncClient(
-            limits=limits, timeout=timeout, follow_redirects=False, trust_env=not self.wire.address.local
+            limits=limits, timeout=timeout, follow_redirects=False, trust_env=not self.wire.address.local, verify=_certificates()
         ) as client:
             queue = iter(range(len(self.jobs)))
             workers = [self._work(client, queue) for _ in range(min(self.wire.concurrency, len(self.jobs)))]
@@ -298,6 +299,12 @@ def http_library() -> Any:
 
         return importlib.import_module("httpx")
     return httpx2
+
+
+@cache
+def _certificates() -> Any:
+    """Read once: it takes 20 ms, and every call has a client of its own."""
+    return http_library().create_ssl_context()
 
 
 def retry_after(header: str | None) -> float | None:

@@ -48,7 +48,7 @@ class RemoteModel:
         self._meter = Meter(Prices.of(options.prices), options.max_cost)
         self._wire = Wire(address, key_for(address, options.api_key_env), self._meter, options.concurrency, options.patience)
         self._extra = checked_extra(options.extra_body)
-        self.codec = RemoteCodec(tokens, lambda: self.capabilities.chat)
+        self.codec = RemoteCodec(tokens, lambda: self.capabilities.chat, lambda: not self.capabilities.completions)
         self.listed: Listed = listed(self._probing, address)
 
     # ── what it is ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -240,6 +240,10 @@ class RemoteModel:
         _raise_for([answer.why for answer in found])
         return [list(answer.texts) for answer in found]
 
+    def requests_for(self, n: int) -> int:
+        """How often a prompt is sent for n sampled texts: once where the server acts on `n`, up to a bound."""
+        return -(-n // self._worker.per_request(n))
+
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @cached_property
@@ -250,11 +254,13 @@ class RemoteModel:
     @cached_property
     def _probing(self) -> Wire:
         """The same connection, quick to conclude: a limited server must not take a minute to be known as one."""
-        patience = replace(self.options.patience, first_wait_s=0.25, in_a_row=1000)
+        patience = replace(self.options.patience, first_wait_s=0.1, in_a_row=1000)
         return Wire(self.address, self._wire.key, self._meter, self.options.concurrency, patience)
 
     def _ask(self, jobs: Sequence[Job]) -> Sequence[Any]:
+        before = self._meter.failed
         sent = self._probing.send(jobs)
+        self._meter.failed = before  # what a server refuses while it is probed is an answer, not a failure
         if sent.limit is not None:
             raise CostLimitError(f"{self.name}: while finding out what the server can do: {sent.limit}")
         return sent.results

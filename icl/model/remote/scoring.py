@@ -73,12 +73,13 @@ def split_scores(found: Split, texts: Sequence[str], sums: Sequence[float]) -> L
 
 
 def text_reader(texts: Sequence[str]) -> Callable[[Any], list[tuple[Echo, str]]]:
-    """Reads the echoes of these texts, each checked to spell its own."""
+    """Reads the echoes of these texts, each checked to spell its own and to have a log-probability for all but its first token."""
 
     def read(data: Any) -> list[tuple[Echo, str]]:
         pairs = [(echo_of(choice), text) for choice, text in zip(choices(data, len(texts)), texts, strict=True)]
         for echo, text in pairs:
-            ends(echo, text)
+            first, stops = ends(echo, text)
+            _total(echo.logprobs[max(first, 1) : first + len(stops)] or [0.0])
         return pairs
 
     return read
@@ -98,13 +99,7 @@ def text_scores(context: str, continuations: Sequence[str], echoes: Sequence[tup
     if n + first == 0:
         return Failed("an empty context has no token to start from on this server (give the model's tokenizer=)")
     at = shared[n - 1][1] if n else 0
-    try:
-        sums = [
-            _total(echo.logprobs[first_own + n : first_own + len(stops)])
-            for (echo, _), (first_own, stops) in zip(echoes, spelling, strict=True)
-        ]
-    except Broken as broken:
-        return Failed(broken.why)
+    sums = [_total(echo.logprobs[own + n : own + len(stops)]) for (echo, _), (own, stops) in zip(echoes, spelling, strict=True)]
     n_tokens = [len(stops) - n for _, stops in spelling]
     return label_scores(
         continuations, sums, n_tokens, start=first + n, straddle=at < len(context), conditioned="context" if context else "bos"
