@@ -29,6 +29,7 @@ _AROUND = ("", "a", "S", "7", "'", ".", "_", " ", "\n", "\t", "\r", "\u00a0", "�
 _FURTHER = (("", ""), (" ", "\n"), ("\n", " "), ("'", "s"), ("a", "7"))
 _WHITE = " \n\t\r▁ĠĊĉč"
 """White space as vocabularies write it."""
+_WRITTEN = {" ": "[ ▁Ġ]", "\n": "[\nĊ]"}
 
 
 def _class(char: str) -> str:
@@ -123,8 +124,8 @@ def _surroundings(kind: Pair, drop: int) -> tuple[list[str], list[str]]:
 
 def _respected(backend: Any, kind: Pair, drop: int, added: Sequence[str]) -> bool:
     """True if the words of every left and right side, taken apart, are those of both together."""
-    white = re.escape(_WHITE)
-    covering = re.compile(rf"[^{white}][{white}]" if kind[0] != "\n" else rf"[\nĊ][^{white}]")
+    before, after = (_WRITTEN.get(char, f"[^{re.escape(_WHITE)}]") for char in kind)
+    covering = re.compile(before + after)
     if any(covering.search(text) for text in added):
         return False
     lefts, rights = _surroundings(kind, drop)
