@@ -125,7 +125,7 @@ class Worker:
             return Work((), lambda values: Answer((), why))
         path, prompt, n_input, identity = asked
         distinct = n if temperature else 1  # greedy texts are all the same
-        per = min(distinct, _PER_REQUEST) if self.found.n else 1
+        per = self.per_request(distinct)
         jobs = []
         for at in range(0, distinct, per):
             wanted = min(per, distinct - at)
@@ -145,6 +145,10 @@ class Worker:
             return Answer(tuple(texts if distinct == n else texts * n))
 
         return Work(tuple(jobs), made)
+
+    def per_request(self, n: int) -> int:
+        """How many of n texts one request gives."""
+        return min(n, _PER_REQUEST) if self.found.n else 1
 
     def _asked(self, context: Context, n_new: int) -> tuple[str, Any, int, str] | str:
         """(endpoint, prompt or messages, tokens of it, what it is known by), or why it cannot be asked."""
