@@ -15,6 +15,10 @@ from .boundary import common_length
 from .tree import Item, Read
 
 
+BLOCK = 128
+"""A trunk is computed in blocks of this many tokens: fewer cost more passes, more leave more of a trunk to be computed anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """Consecutive tokens of the open path that stand side by side."""
@@ -58,13 +62,31 @@ class Room:
     items: int | None = None
 
 
-def chunks(items: Sequence[Item], room: Room, *, share: bool = True) -> Iterator[Chunk]:
-    """Walk the tree. A chunk exceeds its room only by an item with one continuation of more tokens than that.
+def trunk(items: Sequence[Item], most: int) -> tuple[int, ...]:
+    """What the prefixes of all items begin with, in whole blocks, at most `most` tokens; the last token of no prefix is in it."""
+    if not items:
+        return ()
+    low, high = min(item.prefix for item in items), max(item.prefix for item in items)
+    n = min(common_length(low, high), min(len(item.prefix) for item in items) - 1, most)
+    return low[: n // BLOCK * BLOCK]
+
+
+def blocks(ids: Sequence[int], start: int) -> Iterator[Chunk]:
+    """A trunk from `start` on, a chunk for each block. So what it leaves in memory is the same to the last bit, whatever is behind it and
+    whether its beginning was still there."""
+    for at in range(start, len(ids), BLOCK):
+        chunk = Chunk(at, list(ids[at : at + BLOCK]), list(range(at, at + BLOCK)), [BLOCK] * BLOCK)
+        chunk.path = (*((Run(0, 0, at, True),) if at else ()), Run(at, 0, BLOCK, False))
+        yield chunk
+
+
+def chunks(items: Sequence[Item], room: Room, *, above: Sequence[int] = (), share: bool = True) -> Iterator[Chunk]:
+    """Walk the tree. above: a trunk of the items that is computed before. A chunk exceeds its room only by an item with one continuation of more tokens than that.
 
     A prefix that also begins with another item's continuation may be computed beside it. share=False: no two items share anything, the
     continuations of one still do.
     """
-    walk = _Walk(room, share)
+    walk = _Walk(room, share, above)
     ordered = sorted(items, key=lambda i: i.prefix)
     for item in _divided(_merged(ordered) if share else ordered, room):
         yield from walk.add(item)
@@ -102,13 +124,13 @@ def _divided(items: Iterable[Item], room: Room) -> Iterator[Item]:
 
 
 class _Walk:
-    def __init__(self, room: Room, share: bool) -> None:
+    def __init__(self, room: Room, share: bool, above: Sequence[int]) -> None:
         self.room = room
         self.share = share
-        self.chunk = Chunk(0)
-        self.ids: list[int] = []
+        self.chunk = Chunk(len(above))
+        self.ids = list(above)
         """Tokens of the open path."""
-        self.runs: list[Run] = []
+        self.runs = [Run(0, 0, len(above), True)] if above else []
 
     def add(self, item: Item) -> Iterator[Chunk]:
         base = len(item.prefix)

@@ -41,14 +41,12 @@ def chunk_values(model: Any, chunk: Chunk, kept: Kept) -> tuple[list[float], Kep
     return values, plan.path
 
 
-def passed_on(chunk: Chunk, kept: Kept) -> Kept | None:
-    """What stays open behind a chunk, where that takes no forward pass: nothing, or a part of what was kept before. Else None."""
-    if not chunk.path:
-        return []
-    if all(run.kept for run in chunk.path):
-        n = sum(run.length for run in chunk.path)
-        return [(k[:, :n], v[:, :n]) for k, v in kept]
-    return None
+def _handed_on(chunk: Chunk, kept: Kept) -> Kept | None:
+    """What stays open behind a chunk, where it adds nothing to it: nothing, or a part of what was kept before. Else None."""
+    if not all(run.kept for run in chunk.path):
+        return None
+    n = sum(run.length for run in chunk.path)
+    return [(k[:, :n], v[:, :n]) for k, v in kept] if n else []
 
 
 class ChunkPlan:
@@ -57,9 +55,10 @@ class ChunkPlan:
     def __init__(self, chunk: Chunk, kept: Kept, device: Any) -> None:
         self.chunk = chunk
         self.kept = kept
-        self.path: Kept = []
+        handed = _handed_on(chunk, kept)
+        self.path: Kept = handed or []
         self._calls = [_Call(call, chunk, device) for call in calls(list(groups(chunk)))]
-        self._open = self._open_places(device)
+        self._open = self._open_places(device) if handed is None else None
 
     def _open_places(self, device: Any) -> torch.Tensor | None:
         import torch

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import IclError
 from ..values import Totals
-from .chunks import Chunk, Room, chunks, halves
-from .flat import Kept, chunk_values, passed_on
+from .boundary import common_length
+from .chunks import BLOCK, Chunk, Room, blocks, chunks, halves, trunk
+from .flat import Kept, chunk_values
 from .forward import Path, row_values
 from .limits import Limits, is_out_of_memory
 from .tree import Item, Read, Row, batches, pack, pack_apart
@@ -37,6 +38,8 @@ class Scoring:
     identity: Callable[[], str] = str
     """Whatever could change a digit of a score, for the cache's keys."""
     cache: ScoreCache | None = None
+    _last: tuple[tuple[int, ...], Kept] = ((), [])
+    """The trunk of the last call, and its keys and values."""
 
     def sums(self, items: Sequence[Item]) -> Sums:
         """Every continuation's sum. Each of them is wholly in one planned batch."""
@@ -48,16 +51,24 @@ class Scoring:
 
     def n_planned(self, items: Sequence[Item]) -> int:
         """Tokens that `sums` computes from a cold start."""
-        return sum(map(len, self._chunks(items) if self.path == "tree" else self._packed(items)))
+        if self.path != "tree":
+            return sum(map(len, self._packed(items)))
+        above = self._above(items)
+        return len(above) + sum(map(len, self._chunks(items, above)))
 
     # ── the tree ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _chunks(self, items: Sequence[Item]) -> Iterator[Chunk]:
-        return chunks(items, Room(self.limits.batch_tokens, self.limits.reads, self.limits.max_rows))
+    def _above(self, items: Sequence[Item]) -> tuple[int, ...]:
+        """The trunk of all items: it is computed by itself, and kept for the next call."""
+        return trunk(items, self.limits.memory // 8 // max(self.limits.cache_bytes, 1))
+
+    def _chunks(self, items: Sequence[Item], above: Sequence[int]) -> Iterator[Chunk]:
+        return chunks(items, Room(self.limits.batch_tokens, self.limits.reads, self.limits.max_rows), above=above)
 
     def _trunk(self, items: Sequence[Item]) -> Iterator[Sums]:
-        state = _Open()
-        for chunk in self._chunks(items):
+        above = self._above(items)
+        state = self._begin(above)
+        for chunk in self._chunks(items, above):
             if not chunk.n_kept:
                 state = _Open()
             slots = _slots(chunk.reads)
@@ -65,7 +76,7 @@ class Scoring:
             key = self._key("tree", chunk.tokens, chunk.depths, chunk.ends, reads, chunk.n_kept, state.key if chunk.n_kept else b"")
             found = self._known(key, slots, len(chunk))
             if found is None:
-                self._catch_up(state)
+                self._catch_up(state, above, chunk.n_kept)
                 found, state.kept = self._chunk(chunk, state.kept)
                 self._store(key, slots, found)
             else:
@@ -74,11 +85,29 @@ class Scoring:
                 state.key = key
             yield found
 
-    def _catch_up(self, state: _Open) -> None:
-        """Compute what chunks that came out of the cache would have left in memory."""
-        for chunk in state.behind:
-            kept = passed_on(chunk, state.kept)
-            state.kept = self._chunk(chunk, state.kept)[1] if kept is None else kept
+    def _begin(self, above: tuple[int, ...]) -> _Open:
+        """The state behind the trunk, as far as an earlier call left it."""
+        ids, kept = self._last
+        n = common_length(above, ids) // BLOCK * BLOCK
+        kept = [(k[:, :n], v[:, :n]) for k, v in kept] if n else []
+        return _Open(kept, self._key("trunk", above), n) if above else _Open()
+
+    def _catch_up(self, state: _Open, above: tuple[int, ...], n_kept: int) -> None:
+        """Compute the trunk, as far as it is not there, and what chunks that came out of the cache would have left in memory of the
+        first `n_kept` positions of the path."""
+        if state.n_above is not None:
+            self.totals.cached += state.n_above
+            for block in blocks(above, state.n_above):
+                state.kept = self._chunk(block, state.kept)[1]
+            self._last = (above, state.kept)
+            state.n_above = None
+        needed: list[Chunk] = []
+        for chunk in reversed(state.behind):
+            if chunk.n_kept < n_kept:  # otherwise the path was cut again to before all that this chunk put there
+                needed.append(chunk)
+                n_kept = chunk.n_kept
+        for chunk in reversed(needed):
+            state.kept = self._chunk(chunk, state.kept)[1]
         state.behind.clear()
 
     def _chunk(self, chunk: Chunk, kept: Kept) -> tuple[Sums, Kept]:
@@ -174,6 +203,8 @@ class _Open:
     kept: Kept = field(default_factory=list)
     key: bytes = b""
     """Of the chunk that computed the path's last token."""
+    n_above: int | None = None
+    """Tokens of the trunk that are in `kept`, until the rest is computed; None: there is no trunk, or all of it is there."""
     behind: list[Chunk] = field(default_factory=list)
     """Chunks that came out of the cache: `kept` is that from before them."""
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import icl.model.groups as grouping
 from icl.model.check import sums
-from icl.model.chunks import Room, chunks, halves, n_unique
+from icl.model.chunks import BLOCK, Room, blocks, chunks, halves, n_unique, trunk
 from icl.model.flat import chunk_values
 from icl.model.forward import row_values
 from icl.model.groups import Places, calls, groups
@@ -162,3 +162,17 @@ def test_any_cut_gives_the_same_numbers(name):
                 key = (read.item, read.continuation)
                 found[key] = found.get(key, 0.0) + value
         assert max(abs(found[key] - expected[key]) for key in expected) <= 1e-4
+
+
+def test_a_trunk_is_what_all_begin_with_in_whole_blocks():
+    common = tuple(range(300))
+    items = [Item(i, (*common, 300 + i), ((7, 8), (7, 9))) for i in range(3)]
+    above = trunk(items, 10**6)
+    assert above == common[: 300 // BLOCK * BLOCK]
+    assert trunk(items, BLOCK + 5) == common[:BLOCK]
+    assert trunk(items[:1], 10**6) == common[: 301 // BLOCK * BLOCK]
+    assert trunk([*items, Item(3, common[:BLOCK], ((1,),))], 10**6) == ()  # its last token is needed for the reads
+    assert [s for seen in sequences([*blocks(above, 0), *chunks(items, Room(64, 100), above=above)]) for s in seen][: len(above)] == [
+        above[: i + 1] for i in range(len(above))
+    ]
+    assert len(above) + sum(map(len, chunks(items, Room(10**6, 100), above=above))) == n_unique(items)

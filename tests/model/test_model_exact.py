@@ -140,13 +140,35 @@ def test_every_path_gives_the_same_numbers():
         assert other.totals.computed == other.plan(contexts, continuations).computed > n_tree
 
     class Alone(Scoring):
-        def _chunks(self, items):
+        def _above(self, items):
+            return ()
+
+        def _chunks(self, items, above):
             return chunks(items, Room(64, 1000), share=False)
 
     other = tiny.lm("llama")
     other.__dict__["scoring"] = Alone(other.model, "tree", other.limits, other.totals)
     found = other.loglikelihoods(contexts, continuations)
     assert max(abs(a - b) for x, y in zip(found, expected, strict=True) for a, b in zip(x, y, strict=True)) <= 1e-4
+
+
+def test_a_long_common_beginning_stays_for_the_next_call():
+    """Computed once for all calls that share it, with the same numbers to the last bit, and no others than without it."""
+    shared = " ".join(TEXTS) * 2
+    contexts, labels = [f"{shared} {text}" for text in TEXTS], [LABELS[:3]] * len(TEXTS)
+    lm, model, tokenizer = tiny.lm("llama"), tiny.model("llama"), tiny.tokenizer()
+    first = lm.score(contexts[:4], labels[:4])
+    n_first = lm.totals.computed
+    second = lm.score(contexts[4:], labels[4:])
+    kept = lm.totals.cached
+    assert 128 <= kept <= lm.count_tokens(shared)
+    assert kept % 128 == 0
+    assert lm.totals.computed - n_first == lm.plan(contexts[4:], labels[4:]).computed - kept
+    assert [s.sums for s in tiny.lm("llama").score(contexts[4:], labels[4:])] == [s.sums for s in second]
+    lm.score(["something else"], [[" positive"]])
+    assert [s.sums for s in lm.score(contexts[:4], labels[:4])] == [s.sums for s in first]
+    expected = [naive(model, tokenizer, c, LABELS[:3]) for c in contexts]
+    assert_close([s.sums for s in first + second], [e[0] for e in expected], [e[1] for e in expected])
 
 
 @pytest.mark.parametrize("n", [120, pytest.param(1000, marks=pytest.mark.slow)])
