@@ -91,9 +91,9 @@ class PerLabel:
                 padded = tokenizer.pad({"input_ids": [encoded[i][number][0] for i in part]}, padding_side="right", return_tensors="pt")
                 padded = padded.to(model.device)
                 with torch.inference_mode():
-                    logits = model(**padded, use_cache=False).logits[:, :-1]
-                    loss = torch.nn.functional.cross_entropy(logits.mT.float(), padded.input_ids[:, 1:], reduction="none")
-                for row, i in zip(loss.cpu(), part, strict=True):
+                    logits = model(**padded, use_cache=False).logits[:, :-1].float().flatten(0, 1)
+                    loss = torch.nn.functional.cross_entropy(logits, padded.input_ids[:, 1:].flatten(), reduction="none")
+                for row, i in zip(loss.reshape(len(part), -1).cpu(), part, strict=True):
                     ids, before = encoded[i][number]
                     values[i].append(-float(row[before - 1 : len(ids) - 1].double().sum()))
         return {"seconds": time.perf_counter() - start, "values": values}

@@ -140,10 +140,12 @@ def writing(name: str, folder: Path | None, *, quick: bool = False, seed: int = 
     shots, words, n, new = (2, 10, 4, 8) if quick else (8, LONGEST, 64, 64)
     given = rng.sample(data.train, shots)
     prefix = "".join(f"Topic: {topic}\nArticle: {' '.join(text.split()[:words])}\n\n" for text, topic in given)
-    prompts = []
-    for text, topic in rng.sample(data.test, n):
+    prompts: list[str] = []
+    for text, topic in rng.sample(data.test, len(data.test)):
         start = " ".join(text.split()[: rng.randint(4, 6 if quick else 24)])
-        prompts.append(f"{prefix}Topic: {topic}\nArticle: {start}")
+        prompt = f"{prefix}Topic: {topic}\nArticle: {start}"
+        if prompt not in prompts and len(prompts) < n:
+            prompts.append(prompt)
     return Writing(
         name, f"{WRITING[name].format(n=n, new=new)}; {data.source}", tuple(prompts), new, ("\n\n",) if name == "W5-varied" else ()
     )

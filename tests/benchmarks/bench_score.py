@@ -1,8 +1,8 @@
 """Scoring labels against other programs and against the limit: `python tests/benchmarks/bench_score.py --data FOLDER`.
 
 W1 to W4 (see `_work.py`), tokenising included on all sides. Our side and the dense passes behind the limit run in every round, peers in turn
-between them; a peer's batch size is the best on a quarter of the work. OpenICL's plan shares nothing between queries, so it is measured on
-that quarter alone and scaled by its tokens. Exactness is a matter of fp32: `--dtype float32`. The last line is JSON.
+between them. A peer's batch size is the best on a quarter of the work. OpenICL's plan and vLLM share nothing between queries when they give a
+prompt's log-probabilities, so they are measured on an eighth of the queries and scaled by tokens, unless `--whole` is given. Exactness is a matter of fp32: `--dtype float32`. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from _limit import CUDA_SHAPES, QUICK_SHAPES, SHAPES, cost, dense_seconds, synch
 from _work import SCORING, Scoring, scoring
 
 PEERS = ("lm-eval", "openicl", "transformers", "vllm")
-ON_A_QUARTER = ("openicl",)
+ON_A_PART = ("openicl", "vllm")
+"""Peers whose time is proportional to the tokens of the queries."""
 TOLERANCE, TOLERANCE_PER_TOKEN = 1e-4, 1e-5
 """Nats between two exact fp32 programs: for a continuation, and for each of its tokens beyond 16."""
 
@@ -33,12 +34,18 @@ class Bench:
     peer_repeats: int
     shapes: tuple[tuple[int, int], ...]
     sizes: tuple[int, ...]
+    whole: bool
+    """All of the work for every peer."""
     batches: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
-    """(peer, work) -> batch size -> seconds on a quarter."""
+    """(peer, work) -> batch size -> seconds on a part."""
 
+    def part(self, peer: str, work: Scoring) -> Scoring:
+        """What a peer is measured on."""
+        return work if self.whole or peer not in ON_A_PART else work.first(max(1, len(work.contexts) // 8))
 
-def quarter(work: Scoring) -> Scoring:
-    return work.first(max(1, len(work.contexts) // 4))
+    def trial(self, peer: str, work: Scoring) -> Scoring:
+        """What its batch size is chosen on."""
+        return self.part(peer, work).first(max(1, len(work.contexts) // 4))
 
 
 def ours(bench: Bench, work: Scoring) -> tuple[float, Any]:
@@ -62,18 +69,19 @@ def theirs(peer: Any, work: Scoring, batch: int) -> tuple[float, Any]:
 
 
 def choose_batches(bench: Bench) -> None:
-    """Each peer's time on a quarter of each work, at each batch size; vLLM makes its own batches. This is also everybody's warm-up."""
+    """Each peer's time on a part of each work, at each batch size; vLLM makes its own batches. This is also everybody's warm-up."""
     for work in bench.works:
-        ours(bench, quarter(work))
+        ours(bench, bench.trial("ours", work))
         for name, peer in list(bench.setup.peers.items()):
             sizes = bench.sizes if name != "vllm" else bench.sizes[:1]
             try:
-                times = {size: theirs(peer, quarter(work), size)[0] for size in sizes}
+                times = {size: theirs(peer, bench.trial(name, work), size)[0] for size in sizes}
             except Exception as error:  # whatever another program's failure looks like
                 bench.setup.without(name, error)
                 continue
             bench.batches[name, work.name] = times
-            print(f"{work.name} {name}, a quarter of the work: {_shown(times)}", flush=True)
+            n = len(bench.trial(name, work).contexts)
+            print(f"{work.name} {name}, {n} of {len(work.contexts)} queries: {_shown(times)}", flush=True)
 
 
 def _shown(batches: dict[int, float]) -> str:
@@ -86,7 +94,7 @@ def measure(bench: Bench) -> dict[str, list[tuple[float, Any]]]:
         jobs[f"ours {work.name}"] = (lambda work=work: ours(bench, work), bench.repeats)
         jobs[f"plan {work.name}"] = (lambda work=work: planned(bench, work), bench.repeats)
         for name, peer in bench.setup.peers.items():
-            part = quarter(work) if name in ON_A_QUARTER else work
+            part = bench.part(name, work)
             batch = best_batch(bench.batches[name, work.name])
             jobs[f"{name} {work.name}"] = (lambda p=peer, w=part, b=batch: theirs(p, w, b), min(bench.peer_repeats, bench.repeats))
     dense_seconds(bench.setup.loaded.model, bench.shapes)  # warm-up
@@ -104,7 +112,7 @@ def dense_rate(model: Any, runs: list[dict[str, float]], shapes: tuple[tuple[int
 def compared(mine: Any, other: Any, n_tokens: list[list[int]]) -> dict[str, Any]:
     """How far two programs' values are apart, and how many predictions differ; a prediction whose margin is within the tolerance is a tie."""
     largest, beyond, changed, ties = 0.0, 0, 0, 0
-    for a, b, lengths in zip(mine, other, n_tokens, strict=False):  # a peer measured on a quarter has fewer rows
+    for a, b, lengths in zip(mine, other, n_tokens, strict=False):  # a peer measured on a part has fewer rows
         bounds = [TOLERANCE + TOLERANCE_PER_TOKEN * max(0, n - 16) for n in lengths]
         gaps = [abs(x - y) for x, y in zip(a, b, strict=True)]
         largest = max(largest, *gaps)
@@ -137,14 +145,14 @@ def report(bench: Bench, work: Scoring, results: dict[str, list[tuple[float, Any
         "peers": {},
     }
     for name in bench.setup.peers:
-        part = quarter(work) if name in ON_A_QUARTER else work
+        part = bench.part(name, work)
         scale = tree.naive / unique(bench.setup.loaded.tokenizer, part.contexts, part.continuations).naive
         done = results[f"{name} {work.name}"]
         times = spread([seconds * scale for seconds, _ in done])
         entry = {"batch": best_batch(bench.batches[name, work.name]), **times, "ratio": round(times["median_s"] / mine["median_s"], 2)}
         entry["share_of_limit"] = round(limit / times["median_s"], 4)
         entry |= compared(runs[-1][1], done[-1][1], n_tokens)
-        if part is not work:
+        if len(part.contexts) < len(work.contexts):
             entry["measured_on"] = f"{len(part.contexts)} of {len(work.contexts)} queries, scaled by tokens"
         found["peers"][name] = entry
     return found
@@ -168,6 +176,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     made = parser(__doc__, work=tuple(SCORING))
     made.add_argument("--queries", type=int, help="instead of the usual number of each work")
     made.add_argument("--batch-sizes", help="what peers may choose from; left out: 1,4,8 on a CPU, 16,64,256 on CUDA")
+    made.add_argument("--whole", action="store_true", help="measure every peer on all of the work")
     options = made.parse_args(arguments)
     cuda = options.device.startswith("cuda")
     peers = chosen(options.peers if options.peers is not None else "lm-eval,openicl,vllm" + (",transformers" if cuda else ""), PEERS)
@@ -175,7 +184,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     shapes = QUICK_SHAPES if options.quick else CUDA_SHAPES if cuda else SHAPES
     works = [scoring(name, options.data, options.queries, quick=options.quick) for name in chosen(options.work, tuple(SCORING))]
     with opened(options, peers, {"lm-eval": options.lm_eval_python, "vllm": options.vllm_python}) as setup:
-        bench = Bench(setup, works, options.repeats, options.peer_repeats, shapes, sizes)
+        bench = Bench(setup, works, options.repeats, options.peer_repeats, shapes, sizes, options.whole)
         choose_batches(bench)
         results = measure(bench)
         dense = dense_rate(setup.loaded.model, [run for _, run in results["dense"]], shapes)
