@@ -121,6 +121,16 @@ class RemoteModel:
         """Tokens of a text alone; without the model's tokenizer estimated from its length (`counts_are_estimates`)."""
         return self.codec.count(text)
 
+    def described(self) -> list[str]:
+        """Lines for people: what the server can really do, and what finding it out has used."""
+        used = self.usage
+        tokens = "estimated from the length of texts" if self.counts_are_estimates else "counted with the tokenizer given"
+        return [
+            *self.capabilities.lines(),
+            f"token counts: {tokens}; fingerprint: {self.fingerprint}",
+            f"this took {used.requests} requests, {used.input_tokens:,} input and {used.output_tokens:,} output tokens",
+        ]
+
     @property
     def counts_are_estimates(self) -> bool:
         return self.codec.exact is None
