@@ -315,7 +315,10 @@ def _identity(source: _Source, model: Any) -> Callable[[], str]:
         if where == "folder":
             files = [p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "config.json"]
             return {p.name: sha256_file(p) for p in sorted(files)}
-        return [name, getattr(model.config, "_commit_hash", None)]
+        from .torch_lm import _state_digest
+
+        # A name without a commit may mean other weights tomorrow, and scores are kept by this.
+        return [name, getattr(model.config, "_commit_hash", None) or _state_digest(model)]
 
     def digested() -> str:
         parts = {p.name: sha256_file(p) for p in sorted(adapter.iterdir()) if p.is_file()} if adapter else None
