@@ -205,7 +205,7 @@ def _config(name: str) -> Any:
             return t.BartConfig(
                 vocab_size=VOCABULARY + 8, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
                 decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=256, init_std=0.3,
-                bos_token_id=0, eos_token_id=1, pad_token_id=1, decoder_start_token_id=1, forced_bos_token_id=0, forced_eos_token_id=None,
+                bos_token_id=0, eos_token_id=1, pad_token_id=1, decoder_start_token_id=1, forced_eos_token_id=None,
             )  # fmt: skip
     raise ValueError(name)
 
@@ -229,7 +229,14 @@ def model(name: str) -> Any:
     torch.manual_seed(0)
     kind = AutoModelForSeq2SeqLM if name in SEQ2SEQ else AutoModelForCausalLM
     made = kind.from_config(_config(name), dtype=torch.float32).eval()
-    made.generation_config.pad_token_id = 1
+    if name in SEQ2SEQ:
+        if name == "bart":
+            made.generation_config.forced_bos_token_id = 0
+        else:
+            with torch.no_grad():
+                made.lm_head.weight[:3] *= 0.1  # else every text ends at once
+    else:
+        made.generation_config.pad_token_id = 1
     return made
 
 

@@ -11,6 +11,8 @@ from .output import say
 
 def doctor(
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="A catalogue name, a folder, a .gguf file or a hub id.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:1, several (cuda:0,cuda:1), all, or auto: one model over all.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; 16 bits are compared with 32.")] = None,
 ) -> None:
     """Say what this machine, and a model, can do.
 
@@ -18,5 +20,5 @@ def doctor(
     """
     from ..model import doctor as examine
 
-    for line in examine(model):
+    for line in examine(model, device=device, dtype=dtype):
         say(line)

@@ -6,12 +6,30 @@ import platform
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "sentence-transformers", "faiss-cpu", "peft", "accelerate", "gguf")
+if TYPE_CHECKING:
+    from ..protocols import LanguageModel
+    from .encoder_decoder import Seq2SeqModel
+    from .torch_lm import TorchModel
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "sentence-transformers",
+    "faiss-cpu",
+    "peft",
+    "accelerate",
+    "gguf",
+    "bitsandbytes",
+    "torchao",
+)
 
 
-def doctor(name: str | None = None) -> list[str]:
-    """Lines about the machine; with a model's name also about its path and its determinism. Raises InputError as `load_model` does."""
+def doctor(name: str | None = None, *, device: str | None = None, dtype: str | None = None) -> list[str]:
+    """Lines about the machine; with a model's name also about its path, its precision and its determinism. device, dtype: as for
+    `load_model`. Raises InputError as that does."""
     import torch
 
     from .score_cache import describe
@@ -27,7 +45,7 @@ def doctor(name: str | None = None) -> list[str]:
         lines.append("cuda: none; models run on the CPU in fp32")
     lines.append(describe())
     if name is not None:
-        lines += _model_lines(name)
+        lines += _model_lines(name, device, dtype)
     return lines
 
 
@@ -45,42 +63,74 @@ def _amx() -> str:
     return "bf16 fast (AMX)" if probe is not None and probe() else "bf16 slower than fp32 (no AMX)"
 
 
-def _model_lines(name: str) -> list[str]:
+def _model_lines(name: str, device: str | None, dtype: str | None) -> list[str]:
+    from .encoder_decoder import Seq2SeqModel
     from .load import load_model
+    from .remote.client import RemoteModel
+    from .replicas import Replicas
+    from .torch_lm import TorchModel
 
     started = time.perf_counter()
-    lm = load_model(name)
+    lm = load_model(name, device=device, dtype=dtype)
     loaded = time.perf_counter() - started
-    tokens = lm.codec.tokens
+    first = lm.models[0] if isinstance(lm, Replicas) else lm
+    lines = [f"model {lm.name}: {lm.dtype} on {lm.device}, window {lm.window:,}, loaded in {loaded:.1f} s; labels by {lm.estimator}"]
+    if isinstance(lm, RemoteModel):
+        lines += lm.described()
+    if isinstance(first, TorchModel | Seq2SeqModel):
+        lines += _local_lines(first)
+        lines += _precision(name, first)
+        lines.append(_determinism(lm))
+    return lines
+
+
+def _local_lines(lm: TorchModel | Seq2SeqModel) -> list[str]:
+    tokens, model = lm.codec.tokens, lm.model
     chat = "none"
     if lm.codec.has_chat:
         form = lm.codec.chat_format
         system = "system turn" if form.has_system else "no system turn (merged into the first user turn)"
         chat = system + (", an explicit empty one replaces the text that the template would invent" if form.invents_system else "")
-    lines = [
-        f"model {lm.name}: {type(lm.model).__name__}, {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} M parameters, "
-        f"{lm.dtype} on {lm.device}, window {lm.window:,}, loaded in {loaded:.1f} s",
+    around = f"before a plain text: {list(tokens.prefix) or 'none'}; behind it: {list(tokens.suffix) or 'none'}"
+    method = getattr(model, "quantization_method", None)
+    weights = f"quantised ({getattr(method, 'value', method)})" if method is not None else "not quantised"
+    return [
+        f"architecture: {type(model).__name__}, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {weights}",
         f"path: {lm.examined.path} ({lm.examined.why}; largest deviation {lm.examined.deviation:.1e} nat)",
         f"generation: {'prompts of different lengths in one batch' if lm.examined.left_padding else 'prompts of one length at a time'}",
-        f"control tokens: {len(tokens.controls)}; before a plain text: {list(tokens.prefix) or 'none'}; chat template: {chat}",
+        f"control tokens: {len(tokens.controls)}; {around}; chat template: {chat}",
         f"fingerprint: {lm.fingerprint}",
     ]
-    return [*lines, _determinism(lm)]
 
 
-def _determinism(lm: object) -> str:
+_CONTEXTS = ("The capital of France is", "Review: a moving, quiet film.\nSentiment:", "2 + 2 =")
+_LABELS = ((" Paris", " a small town"), (" positive", " negative"), (" 4", " four", " fish"))
+_COMPARED = 4e9
+"""Parameters up to which a second copy in fp32 is loaded, to say how far 16-bit numbers are from it."""
+
+
+def _precision(name: str, lm: TorchModel | Seq2SeqModel) -> list[str]:
+    """For 16-bit weights: how far the scores are from those of the same weights in fp32."""
+    from .load import load_model
+
+    if lm.dtype == "float32" or getattr(lm.model, "quantization_method", None) is not None:
+        return []
+    if sum(p.numel() for p in lm.model.parameters()) > _COMPARED:
+        return [f"precision: {lm.dtype} not compared with fp32, the model is too large for a second copy"]
+    exact = load_model(name, device=lm.device, dtype="float32").loglikelihoods(_CONTEXTS, _LABELS)
+    found = lm.loglikelihoods(_CONTEXTS, _LABELS)
+    same = sum(max(x) == x[y.index(max(y))] for x, y in zip(found, exact, strict=True))
+    return [f"precision: {lm.dtype} is up to {_largest(found, exact):.1e} nat per label away from fp32; same winner {same} of {len(exact)}"]
+
+
+def _largest(a: list[list[float]], b: list[list[float]]) -> float:
+    return max(abs(x - y) for left, right in zip(a, b, strict=True) for x, y in zip(left, right, strict=True))
+
+
+def _determinism(lm: LanguageModel) -> str:
     """Scores of the same work twice, and in another order and batch."""
-    from .torch_lm import TorchModel
-
-    assert isinstance(lm, TorchModel)
-    contexts = ["The capital of France is", "Review: a moving, quiet film.\nSentiment:", "2 + 2 ="]
-    labels = [[" Paris", " a small town"], [" positive", " negative"], [" 4", " four", " fish"]]
-    first = lm.loglikelihoods(contexts, labels)
-    again = lm.loglikelihoods(contexts, labels)
-    alone = [lm.loglikelihoods([c], [x])[0] for c, x in reversed(list(zip(contexts, labels, strict=True)))][::-1]
-
-    def largest(a: list[list[float]], b: list[list[float]]) -> float:
-        return max(abs(x - y) for left, right in zip(a, b, strict=True) for x, y in zip(left, right, strict=True))
-
-    repeated = "bit-identical" if first == again else f"{largest(first, again):.1e} nat apart"
-    return f"determinism: repeated {repeated}; alone and in another order {largest(first, alone):.1e} nat apart"
+    first = lm.loglikelihoods(_CONTEXTS, _LABELS)
+    again = lm.loglikelihoods(_CONTEXTS, _LABELS)
+    alone = [lm.loglikelihoods([c], [x])[0] for c, x in reversed(list(zip(_CONTEXTS, _LABELS, strict=True)))][::-1]
+    repeated = "bit-identical" if first == again else f"{_largest(first, again):.1e} nat apart"
+    return f"determinism: repeated {repeated}; alone and in another order {_largest(first, alone):.1e} nat apart"

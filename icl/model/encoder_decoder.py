@@ -194,12 +194,11 @@ class Seq2SeqModel:
         if self.cache is None:
             return self._halved(self._batch, batch)
         work = [part for job in batch for part in (job.prompt, list(job.continuations))]
-        key = batch_key(
-            "encoder-decoder", self.fingerprint, conditions(self.device), self.examined.path, self.limits.reads, self.first, work
-        )
+        limits = (self.limits.reads, self.limits.memory, self.limits.max_rows)
+        key = batch_key("encoder-decoder", self.fingerprint, conditions(self.device), self.examined.path, limits, self.first, work)
         asked = [(job.prompt, ids) for job in batch for ids in job.continuations]
         [stored] = self.cache.get([key])
-        if stored is not None:
+        if stored is not None and len(stored) == len(asked):
             return dict(zip(asked, stored, strict=True))
         found = self._halved(self._batch, batch)
         self.cache.put([(key, [found[one] for one in asked])])
