@@ -194,6 +194,52 @@ def _config(name: str) -> Any:
             return t.MptConfig(vocab_size=VOCABULARY + 8, d_model=32, n_heads=4, n_layers=2, max_seq_len=512, initializer_range=0.3)
         case "mamba":
             return t.MambaConfig(**{k: v for k, v in wide.items() if k != "num_attention_heads"}, state_size=4)
+        case "olmo2":
+            return t.Olmo2Config(**llama)
+        case "starcoder2":
+            return t.Starcoder2Config(**llama, sliding_window=16)
+        case "granite":
+            return t.GraniteConfig(**llama, attention_multiplier=0.4, embedding_multiplier=2.0, residual_multiplier=0.8, logits_scaling=1.5)
+        case "cohere2":
+            return t.Cohere2Config(**llama, sliding_window=16, layer_types=["sliding_attention", "full_attention"])
+        case "phi3":
+            return t.Phi3Config(**llama)
+        case "stablelm":
+            return t.StableLmConfig(**llama)
+        case "qwen3-moe":
+            return t.Qwen3MoeConfig(**llama, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
+        case "gpt-oss":
+            kinds = ["sliding_attention", "full_attention"]
+            plain_rope = {"rope_type": "default", "rope_theta": 10000.0}
+            return t.GptOssConfig(
+                **llama, head_dim=8, sliding_window=16, num_local_experts=4, num_experts_per_tok=2, layer_types=kinds,
+                rope_parameters=plain_rope,
+            )  # fmt: skip
+        case "deepseek-v3":
+            return t.DeepseekV3Config(
+                **{**llama, "num_key_value_heads": 4}, n_routed_experts=4, num_experts_per_tok=2, moe_intermediate_size=24, kv_lora_rank=8,
+                q_lora_rank=8, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8, n_group=1, topk_group=1, first_k_dense_replace=1,
+            )  # fmt: skip
+        case "jamba":
+            return t.JambaConfig(
+                **llama, attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2, expert_layer_offset=1, num_experts=2,
+                num_experts_per_tok=1, mamba_d_state=4, mamba_d_conv=4, mamba_expand=2,
+            )  # fmt: skip
+        case "falcon-h1":
+            return t.FalconH1Config(
+                **llama, head_dim=8, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8, mamba_chunk_size=16
+            )  # fmt: skip
+        case "qwen3-next":
+            return t.Qwen3NextConfig(
+                **llama, head_dim=8, layer_types=["linear_attention", "full_attention"], linear_key_head_dim=8, linear_value_head_dim=8,
+                linear_num_key_heads=2, linear_num_value_heads=4, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24,
+                shared_expert_intermediate_size=24,
+            )  # fmt: skip
+        case "recurrent-gemma":
+            return t.RecurrentGemmaConfig(
+                **{k: v for k, v in llama.items() if k != "initializer_range"}, lru_width=32, attention_window_size=16,
+                block_types=["recurrent", "attention"],
+            )  # fmt: skip
         case "t5" | "umt5":
             config = t.T5Config if name == "t5" else t.UMT5Config
             return config(
@@ -213,6 +259,10 @@ def _config(name: str) -> Any:
 SEQ2SEQ = ("t5", "umt5", "bart")
 REQUIRED = ("gpt2", "llama", "qwen3", "gpt-neox", "opt")
 FURTHER = ("mistral", "gemma2", "gemma3", "phi", "falcon", "falcon-alibi", "bloom", "mpt", "mamba")
+HYBRID = ("jamba", "falcon-h1", "qwen3-next", "recurrent-gemma")
+"""Layers with a state beside layers with attention."""
+BREADTH = ("olmo2", "starcoder2", "granite", "cohere2", "phi3", "stablelm", "qwen3-moe", "gpt-oss", "deepseek-v3", *HYBRID)
+"""Checked on less work than the others, for the time it takes."""
 
 
 def seq2seq_tokenizer(name: str) -> Any:

@@ -58,10 +58,10 @@ def assert_close(found, expected, n_tokens):
             assert abs(a - b) <= 1e-4 + 1e-5 * max(0, n - 16), (a, b, n)
 
 
-@pytest.mark.parametrize("name", [*tiny.REQUIRED, *tiny.FURTHER])
+@pytest.mark.parametrize("name", [*tiny.REQUIRED, *tiny.FURTHER, *tiny.BREADTH])
 def test_agrees_with_plain_sequences(name):
     model, tokenizer = tiny.model(name), tiny.tokenizer()
-    contexts, continuations = work(24)
+    contexts, continuations = work(9 if name in tiny.BREADTH else 24)
     expected = [naive(model, tokenizer, c, x) for c, x in zip(contexts, continuations, strict=True)]
     for max_batch in (None, 1, 3):
         lm = TorchModel(model, tokenizer, name=name, max_batch=max_batch)
@@ -79,7 +79,7 @@ def test_required_architectures_share_prefixes(name):
 
 
 def test_architectures_that_a_mask_cannot_steer_take_the_plain_path():
-    for name in ("bloom", "mpt", "falcon-alibi", "mamba"):
+    for name in ("bloom", "mpt", "falcon-alibi", "mamba", *tiny.HYBRID):
         found = examine(tiny.model(name))
         assert found.path != "tree", name
         assert found.why
