@@ -142,7 +142,7 @@ def writing(name: str, folder: Path | None, *, quick: bool = False, seed: int = 
     prefix = "".join(f"Topic: {topic}\nArticle: {' '.join(text.split()[:words])}\n\n" for text, topic in given)
     prompts: list[str] = []
     for text, topic in rng.sample(data.test, len(data.test)):
-        start = " ".join(text.split()[: rng.randint(4, 6 if quick else 24)])
+        start = " ".join(text.split()[: rng.randint(4, 6 if quick else 16)])
         prompt = f"{prefix}Topic: {topic}\nArticle: {start}"
         if prompt not in prompts and len(prompts) < n:
             prompts.append(prompt)

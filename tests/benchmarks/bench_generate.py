@@ -1,8 +1,8 @@
 """Writing texts against other programs: `python tests/benchmarks/bench_generate.py --data FOLDER`.
 
 W5 (see `_work.py`): greedy, many prompts with a shared prefix, once all of one length, once each until its blank line. transformers'
-`generate` gets the batch size that is best for each work, reckoned from a few steps at each size; llama.cpp's server its best number of
-slots. Prefill and decode are reported apart: our prefill is a run that writes one token. The last line is JSON.
+`generate` gets the batch size that is best for each work, reckoned from a few steps at each size; llama.cpp's server its best number
+of slots. Prefill and decode are reported apart: our prefill is a run that writes one token. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from _work import WRITING, Writing, writing
 PEERS = ("generate", "generate_batch", "llama.cpp", "vllm")
 STEPS = 8
 """Steps from which the time of `generate` at a batch size is reckoned."""
+
+SLOTS = (1, 4, 8, 16)
+"""What llama.cpp may choose from."""
 
 
 @dataclass
@@ -65,12 +68,17 @@ def choose_batches(bench: Bench) -> None:
 
 
 def _try(bench: Bench, name: str, peer: Any) -> None:
-    """The others make their own batches; llama.cpp is given slots, tried on a few tokens of all prompts."""
-    for work in bench.works:
-        sizes = bench.sizes if name == "llama.cpp" else bench.sizes[:1]
-        times = {size: theirs(peer, work, size, STEPS)[0] for size in sizes}
-        bench.batches[name, work.name] = times
-        print(f"{work.name} {name}, {STEPS} tokens of each text:", ", ".join(f"{n} slots {t:.1f} s" for n, t in times.items()), flush=True)
+    """The others make their own batches. llama.cpp is given slots: the best number on the first quarter of the prompts; more slots write
+    faster, but each computes the shared prefix for itself."""
+    work = bench.works[0]
+    part = Writing(work.name, work.about, work.prompts[: max(1, len(work.prompts) // 4)], work.max_new_tokens, work.stop)
+    sizes = [size for size in SLOTS if size <= len(part.prompts)] if name == "llama.cpp" else []
+    times = {size: theirs(peer, part, size)[0] for size in sizes or bench.sizes[:1]}
+    print(
+        f"{name}, {len(part.prompts)} texts:", ", ".join(f"{size} at once {seconds:.1f} s" for size, seconds in times.items()), flush=True
+    )
+    for each in bench.works:
+        bench.batches[name, each.name] = times
 
 
 def _reckon(bench: Bench, name: str, peer: Any) -> None:
@@ -85,23 +93,23 @@ def _reckon(bench: Bench, name: str, peer: Any) -> None:
 
 
 def measure(bench: Bench) -> dict[str, list[tuple[float, Any]]]:
-    jobs: dict[str, Any] = {}
+    """All works have the same prompts, so prefill is measured on the first; the clock of `generate` sees its own."""
+    once, first = min(bench.peer_repeats, bench.repeats), bench.works[0]
+    jobs: dict[str, Any] = {"ours prefill": (lambda: ours(bench, first, 1), bench.repeats)}
     for work in bench.works:
         jobs[f"ours {work.name}"] = (lambda work=work: ours(bench, work, work.max_new_tokens), bench.repeats)
-        jobs[f"prefill {work.name}"] = (lambda work=work: ours(bench, work, 1), bench.repeats)
         for name, peer in bench.setup.peers.items():
             batch = best_batch(bench.batches[name, work.name])
-            times = min(bench.peer_repeats, bench.repeats)
-            jobs[f"{name} {work.name}"] = (lambda p=peer, w=work, b=batch: theirs(p, w, b), times)
-            if name != "generate":  # whose own clock sees the first token
-                jobs[f"{name} prefill {work.name}"] = (lambda p=peer, w=work, b=batch: theirs(p, w, b, 1), times)
+            jobs[f"{name} {work.name}"] = (lambda p=peer, w=work, b=batch: theirs(p, w, b), once)
+            if work is first and name != "generate":
+                jobs[f"{name} prefill"] = (lambda p=peer, b=batch: theirs(p, first, b, 1), once)
     return rounds(jobs, bench.repeats)
 
 
 def report(bench: Bench, work: Writing, results: dict[str, list[tuple[float, Any]]]) -> dict[str, Any]:
     mine = spread([seconds for seconds, _ in results[f"ours {work.name}"]])
     texts = results[f"ours {work.name}"][-1][1]
-    prefill = spread([seconds for seconds, _ in results[f"prefill {work.name}"]])["median_s"]
+    prefill = spread([seconds for seconds, _ in results["ours prefill"]])["median_s"]
     n_tokens = lengths(bench, work, texts)
     found: dict[str, Any] = {
         "work": work.name,
@@ -115,7 +123,7 @@ def report(bench: Bench, work: Writing, results: dict[str, list[tuple[float, Any
         runs = results[f"{name} {work.name}"]
         times = spread([seconds for seconds, _ in runs])
         last = runs[-1][1]
-        first = last["prefill_s"] if name == "generate" else results[f"{name} prefill {work.name}"][-1][0]
+        first = last["prefill_s"] if name == "generate" else results[f"{name} prefill"][-1][0]
         found["peers"][name] = {
             "batch": best_batch(bench.batches[name, work.name]),
             **times,
@@ -148,7 +156,7 @@ def _parts(entry: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     made = parser(__doc__, work=tuple(WRITING))
-    made.add_argument("--batch-sizes", default="8,16,32,64", help="what peers may choose from")
+    made.add_argument("--batch-sizes", default="8,16,32,64", help="what generate may choose from")
     options = made.parse_args(arguments)
     usual = "generate,llama.cpp,vllm" + (",generate_batch" if options.device.startswith("cuda") else "")
     peers = chosen(options.peers if options.peers is not None else usual, PEERS)
