@@ -94,9 +94,14 @@ def respected_cuts(backend: Any) -> Cuts:
     read = [token for token in added if token.content and not (token.special and backend.encode_special_tokens)]
     if any(token.rstrip or token.lstrip or token.single_word for token in read):
         return Cuts()
-    texts = [text for token in added for text in (token.content, _normalised(backend, token.content))]
+    texts = [token.content for token in added]
+    normal = [text for token in read if token.normalized and (text := _normalised(backend, token.content)) != token.content]
     for drop in (0, 1):
-        kinds = frozenset(kind for kind in _KINDS if (not drop or kind[1] == " ") and _respected(backend, kind, drop, texts))
+        kinds = frozenset(
+            kind
+            for kind in _KINDS
+            if (not drop or kind[1] == " ") and _respected(backend, kind, drop) and not _covered(kind, texts, normal)
+        )
         if kinds:
             return Cuts(kinds, drop, tuple(token.content for token in read) if drop else ())
     return Cuts()
@@ -122,12 +127,16 @@ def _surroundings(kind: Pair, drop: int) -> tuple[list[str], list[str]]:
     return lefts, rights
 
 
-def _respected(backend: Any, kind: Pair, drop: int, added: Sequence[str]) -> bool:
+def _covered(kind: Pair, added: Sequence[str], normalised: Sequence[str]) -> bool:
+    """True if an added token holds such a pair of characters, as it is written or in the normaliser's writing."""
+    other = f"[^{re.escape(_WHITE)}]"
+    plain = re.compile("".join(char if char in _WRITTEN else other for char in kind))
+    written = re.compile("".join(_WRITTEN.get(char, other) for char in kind))
+    return any(map(plain.search, added)) or any(map(written.search, normalised))
+
+
+def _respected(backend: Any, kind: Pair, drop: int) -> bool:
     """True if the words of every left and right side, taken apart, are those of both together."""
-    before, after = (_WRITTEN.get(char, f"[^{re.escape(_WHITE)}]") for char in kind)
-    covering = re.compile(before + after)
-    if any(covering.search(text) for text in added):
-        return False
     lefts, rights = _surroundings(kind, drop)
     words = {right: _words(backend, right[drop:]) for right in rights}
     joints: set[str] = set()

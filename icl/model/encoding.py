@@ -12,6 +12,8 @@ from .codec import TokenizerCodec
 from .tokenizer import Tokenization
 
 Context = str | Prompt
+_AT_ONCE = 64
+"""Contexts whose texts with every continuation are held at once."""
 
 
 class Head(NamedTuple):
@@ -47,8 +49,8 @@ def encoded_context(codec: TokenizerCodec, context: Context) -> Head:
 def encoded_splits(codec: TokenizerCodec, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[Split]:
     """For each context where scoring starts, and its continuations from there. Raises InputError if the lists differ in length.
 
-    What stands before the last cut of a context is encoded once; from there on, each different text is encoded once in all. The
-    first context's first continuation is also encoded in one go with its context: should the two differ, the tokenizer does not
+    What stands before the last cut of a context is encoded once; from there on, each different text is encoded once in all. One
+    continuation of every 64 contexts is also encoded in one go with its context: should the two differ, the tokenizer does not
     respect the cuts, and everything is encoded in one go.
     """
     if len(contexts) != len(continuations):
@@ -58,16 +60,26 @@ def encoded_splits(codec: TokenizerCodec, contexts: Sequence[Context], continuat
                 "Give one list of continuations per context.",
             )
         )
-    tokens = codec.tokens
+    result: list[Split] = []
+    for start in range(0, len(contexts), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        found = _some_splits(codec, contexts[some], continuations[some])
+        if found is None:
+            codec.tokens.distrust_cuts()
+            return encoded_splits(codec, contexts, continuations)
+        result += found
+    return result
+
+
+def _some_splits(codec: TokenizerCodec, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[Split] | None:
+    """None if the tokenizer turns out not to respect its cuts."""
     heads = encoded_contexts(codec, contexts)
-    result = _by_cuts(tokens, heads, continuations)
+    result = _by_cuts(codec.tokens, heads, continuations)
     checked = next((i for i, found in enumerate(result) if found is not None and continuations[i]), None)
-    if checked is not None and not _as_joint(tokens, heads[checked], continuations[checked][0], result[checked]):
-        tokens.distrust_cuts()
-        heads = encoded_contexts(codec, contexts)
-        result = [None] * len(heads)
+    if checked is not None and not _as_joint(codec.tokens, heads[checked], continuations[checked][0], result[checked]):
+        return None
     left = [i for i, found in enumerate(result) if found is None]
-    jointly = dict(zip(left, _jointly(tokens, [heads[i] for i in left], [continuations[i] for i in left]), strict=True))
+    jointly = dict(zip(left, _jointly(codec.tokens, [heads[i] for i in left], [continuations[i] for i in left]), strict=True))
     return [found if found is not None else jointly[i] for i, found in enumerate(result)]
 
 

@@ -19,7 +19,7 @@ _MARKER = "\U000f1c1c\U000f1c1d"
 _PROBE = "A b"
 _START, _AFTER, _INSIDE = 0, 1, 2
 """Where a piece of text stands: at the start of a text, behind a control token, behind a cut."""
-_REMEMBERED, _LONG = 1 << 15, 1 << 10
+_REMEMBERED, _LONG = 1 << 14, 1 << 10
 """Pieces whose ids are kept, and the length from which on they are not."""
 _LONE = re.compile("[\ud800-\udfff]")
 
