@@ -11,27 +11,38 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from .errors import InputError, Problem, UnknownNameError
 from .evaluate.check import load_suite
 from .evaluate.loading import LoadedSuite
-from .evaluate.loop import plan_cells, run_cells
+from .evaluate.loop import Stopped, plan_cells, run_cells
 from .evaluate.manifest import differences
 from .evaluate.prepare import Prepared, prepare
 from .evaluate.results import MANIFEST, REPORT, RESULTS, TIMING, assemble, timing, write_json
+from .evaluate.speed import cost_of_plan, requests_per_s, tokens_per_s
 from .evaluate.store import RunStore, refuse_if_busy
 from .files import read_text, write_text
-from .protocols import LanguageModel
+from .methods import model_of
 from .report import plan_table, table
 from .values import Prediction, canonical_json
 
-FINE, MISSED, PARTLY, INTERRUPTED = 0, 3, 4, 130
+FINE, FAILED, MISSED, PARTLY, INTERRUPTED = 0, 1, 3, 4, 130
 SUITE = "suite.yaml"
 REPORTED_ROWS = 5000
 """Most rows to learn from that are embedded for the data report alone."""
-FILLER = "the quick brown fox jumps over the lazy dog and runs away from it "
 Source = str | Path | Mapping[str, Any]
+
+
+class Places(TypedDict, total=False):
+    """Where a suite's parts are looked for, beside the suite itself."""
+
+    templates: str | Path | Sequence[str | Path] | None
+    """Folders with templates of your own, searched first."""
+    plugins: Sequence[str | Path]
+    """Folders with selectors, metrics, … of your own; the Python in them is imported."""
+    data_root: str | Path | None
+    """Local copies of hub data sets."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,8 @@ class Run:
     interrupted: bool = False
     command: str | None = None
     """The command that goes on with the run, or does it again."""
+    stopped: str | None = None
+    """Why the run ended before it was finished, where it was neither you nor an error: the cost limit, or an endpoint that is down."""
 
     @property
     def results(self) -> list[dict[str, Any]]:
@@ -56,13 +69,16 @@ class Run:
     @property
     def passed(self) -> bool:
         """True if the run is complete and every stated threshold is met."""
-        return not self.interrupted and bool(self.document["complete"]) and all(t["met"] for t in self.document["thresholds"])
+        ended = self.interrupted or self.stopped is not None
+        return not ended and bool(self.document["complete"]) and all(t["met"] for t in self.document["thresholds"])
 
     @property
     def exit_code(self) -> int:
-        """0 fine, 3 a threshold was missed, 4 some items could not be answered (3 wins), 130 interrupted."""
+        """0 fine, 1 stopped early, 3 a threshold was missed, 4 some items could not be answered (3 wins), 130 interrupted."""
         if self.interrupted:
             return INTERRUPTED
+        if self.stopped is not None:
+            return FAILED
         if not self.passed:
             return MISSED
         return PARTLY if any(r["n_unanswered"] for r in self.results) else FINE
@@ -75,12 +91,17 @@ class Run:
         """Commands to try after this run."""
         if self.interrupted:
             return [f"interrupted; go on with: {self.command}"]
+        if self.stopped is not None:
+            return [f"stopped: {self.stopped}", f"what was done is kept; go on with: {self.command}"]
         first = next(iter(self.document["metrics"]), None)
         winner = next((entry["best"][1] for entry in reversed(self.document["best"]) if entry["metric"] == first), None)
         suite = self.timing.get("suite", self.document["manifest"]["name"])
         lines = [f"Next: icl prompt {suite} --item 0      the exact prompt a model reads"] if self.document["manifest"]["models"] else []
         if winner is not None and self.document["predictors"]:
             lines.append(f"Next: icl export {self.folder} --to shipped --method {winner}      the method as a folder to use")
+        if n_lost := sum(r.get("n_lost", 0) for r in self.results if r["metric"] == first and r["seed"] is None):
+            again = self.command or f"icl run {suite} --out {self.folder}"
+            lines.append(f"Next: {again} --retry-failed      asks again for {n_lost:,} predictions that an endpoint gave no answer for")
         return lines
 
     def predictions(
@@ -113,9 +134,10 @@ class Plan:
     """What a run would do."""
 
     cells: tuple[Mapping[str, Any], ...]
-    """Per cell: model, task, method, budget, seed, n_items, tokens_computed, tokens_naive (None without a language model)."""
+    """Per cell: model, task, method, budget, seed, n_items, tokens_computed, tokens_naive (None without a language model), seconds (None
+    where nothing tells) and cost (None without prices)."""
     tokens_per_s: float | None
-    """As measured on this machine with text that is not the suite's; None if no language model is used."""
+    """As measured on this machine with text that is not the suite's; None if no language model here is used."""
 
     @property
     def tokens(self) -> int:
@@ -123,15 +145,28 @@ class Plan:
 
     @property
     def seconds(self) -> float | None:
-        """Estimate for the language model's work alone."""
-        return self.tokens / self.tokens_per_s if self.tokens_per_s else None
+        """Estimate for the language models' work alone."""
+        return _sum(cell["seconds"] for cell in self.cells)
+
+    @property
+    def cost(self) -> float | None:
+        """Money for the endpoints that have prices, at most: every text as long as it may be, nothing in a cache. Retries come on top."""
+        return _sum(cell["cost"] for cell in self.cells)
 
     def table(self) -> str:
         n_items = sum(cell["n_items"] for cell in self.cells)
-        lines = [plan_table(self.cells, self.tokens_per_s), "", f"{len(self.cells)} runs, {n_items:,} predictions, {self.tokens:,} tokens"]
+        lines = [plan_table(self.cells), "", f"{len(self.cells)} runs, {n_items:,} predictions, {self.tokens:,} tokens"]
         if self.seconds is not None:
-            lines[-1] += f", about {self.seconds:,.0f} s for the language model at {self.tokens_per_s:,.0f} tokens/s as measured just now"
+            how = f"at {self.tokens_per_s:,.0f} tokens/s as measured just now" if self.tokens_per_s else "judging by one short request"
+            lines[-1] += f", about {self.seconds:,.0f} s for the language model {how}"
+        if self.cost is not None:
+            lines[-1] += f"; at most {self.cost:,.4f} to pay"
         return "\n".join(lines)
+
+
+def _sum(values: Iterator[float | None] | Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def run(
@@ -141,51 +176,70 @@ def run(
     seed: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     *,
-    templates: str | Path | Sequence[str | Path] | None = None,
-    plugins: Sequence[str | Path] = (),
-    data_root: str | Path | None = None,
     cache: bool = True,
+    max_cost: float | None = None,
+    retry_failed: bool = False,
+    **places: Unpack[Places],
 ) -> Run:
     """Run a suite: every method on the same labelled examples, judged on the same test items.
 
     suite: a path, the name of a packaged suite, or a dict. out: the folder for results, by default `runs/SUITE-TIME`; a run that is there
     already goes on where it stopped, if nothing changed that could change a result. limit: test items per task. seed: the first seed.
-    overrides: dotted keys of the suite and their new values. templates, plugins: folders of your own, searched first (the Python in
-    plugins is imported). data_root: local copies of hub data sets. cache: use scores and answers of earlier runs, and keep those of this
-    one; it changes the time, never a result. Ctrl-C ends the run cleanly; the Run says how to go on.
+    overrides: dotted keys of the suite and their new values. cache: use scores and answers of earlier runs, and keep those of this one;
+    it changes the time, never a result. max_cost: most money that endpoints may cost in this folder, all sessions together. retry_failed:
+    ask endpoints again for the items they gave no answer for. places: `templates`, `plugins`, `data_root`, as in `Places`.
+    Ctrl-C ends the run cleanly, as does the cost limit and an endpoint that is down; the Run says how to go on.
     Raises InputError with every problem before any work.
     """
     started = time.perf_counter()
-    loaded = _load(suite, limit, overrides, templates, plugins)
+    loaded = _load(suite, limit, overrides, places)
+    _check_cost(loaded, max_cost)
     folder = Path(out) if out is not None else _new_folder(loaded.name)
     refuse_if_busy(folder)
-    prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=data_root, cache=cache)
-    elsewhere = {
-        "--templates": [templates] if isinstance(templates, str | Path) else templates or (),
-        "--plugins": plugins,
-        "--data-root": [data_root] if data_root else [],
-    }
-    command = _command(loaded, folder, limit, seed, overrides, elsewhere)
+    prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=places.get("data_root"), cache=cache)
+    command = _command(loaded, folder, limit, seed, overrides, places)
     with _opened(folder) as store:
         manifest = prepared.manifest()
         _start(store, folder, manifest, loaded)
         before = float(store.get("seconds") or 0.0)
         data: dict[str, list[str]] = {}
+        interrupted, stopped = False, None
         try:
             data = _data_reports(prepared, folder)
-            run_cells(prepared, store)
-            interrupted = False
+            run_cells(prepared, store, max_cost=max_cost, retry_failed=retry_failed)
         except KeyboardInterrupt:
             interrupted = True
+        except Stopped as error:
+            stopped = str(error)
         finally:
             seconds = before + time.perf_counter() - started
             store.set("seconds", seconds)
         document = assemble(prepared, store, manifest)
         clock = {**timing(prepared, store, seconds), "suite": loaded.source}
-        if not interrupted:
+        if document["complete"]:
             write_json(folder / RESULTS, document)
         write_json(folder / TIMING, clock)
-    return Run(folder, json.loads(json.dumps(document)), clock, data, interrupted, command)
+    return Run(folder, json.loads(json.dumps(document)), clock, data, interrupted, command, stopped)
+
+
+def _check_cost(loaded: LoadedSuite, max_cost: float | None) -> None:
+    """Raises InputError for a limit that is none, and for endpoints whose cost could not be told."""
+    if max_cost is None:
+        return
+    problems = (
+        [] if max_cost > 0 else [Problem(f"a cost limit of {max_cost} leaves nothing to spend", "Give more than 0.", field="max_cost")]
+    )
+    for n, entry in enumerate(loaded.suite.model_entries):
+        if entry.remote and entry.prices is None:
+            fix = "Give prices: {input: …, output: …} per million tokens, or run without --max-cost."
+            problems.append(loaded.problem(f"a cost limit needs the prices of '{entry.key}'", fix, "models", n))
+    for method in loaded.methods:
+        if method.spec.name == "saved" and "://" in model_of(loaded.folder / str(method.spec.settings["path"])):
+            fix = "Leave the method out, or run without --max-cost."
+            message = f"'{method.name}' asks an endpoint of its own, whose cost cannot be limited here"
+            problems.append(loaded.problem(message, fix, "methods", method.position))
+    if problems:
+        raise InputError(problems)
 
 
 def open_run(folder: str | Path) -> Run:
@@ -205,50 +259,47 @@ def plan(
     limit: int | None = None,
     seed: int | None = None,
     overrides: Mapping[str, Any] | None = None,
-    *,
-    templates: str | Path | Sequence[str | Path] | None = None,
-    plugins: Sequence[str | Path] = (),
-    data_root: str | Path | None = None,
+    **places: Unpack[Places],
 ) -> Plan:
-    """What `run` would compute: cells, items, tokens, and an estimate of the time. No item is scored; prompts are built."""
-    loaded = _load(suite, limit, overrides, templates, plugins)
-    prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=data_root)
+    """What `run` would compute: cells, items, tokens, and estimates of time and money. No item is scored; prompts are built.
+
+    An endpoint is asked what it can do, and for one short text to see how fast it is.
+    """
+    loaded = _load(suite, limit, overrides, places)
+    prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=places.get("data_root"))
     cells = []
+    speeds: dict[str, float] = {}
     for cell, tokens in plan_cells(prepared):
-        counts = (
-            {"tokens_computed": tokens.computed, "tokens_naive": tokens.naive}
-            if tokens
-            else dict.fromkeys(("tokens_computed", "tokens_naive"))
-        )
-        cells.append({**cell.as_dict(), "n_items": len(prepared.tasks[cell.task].test), **counts})
-    key = next((cell["model"] for cell in cells if cell["model"] is not None), None)
-    return Plan(tuple(cells), _speed(prepared.lm(str(key))) if key is not None else None)
+        planned: dict[str, Any] = dict.fromkeys(("tokens_computed", "tokens_naive", "seconds", "cost"))
+        n_items = len(prepared.tasks[cell.task].test)
+        if tokens is not None and cell.model is not None:
+            lm = prepared.lm(cell.model)
+            is_remote = prepared.model_entry(cell.model).remote
+            if cell.model not in speeds:
+                speeds[cell.model] = requests_per_s(lm, prepared.model_entry(cell.model)) if is_remote else tokens_per_s(lm)
+            seconds = (n_items if is_remote else tokens.computed) / speeds[cell.model]
+            planned = {
+                "tokens_computed": tokens.computed,
+                "tokens_naive": tokens.naive,
+                "seconds": seconds,
+                "cost": cost_of_plan(lm, tokens),
+            }
+        cells.append({**cell.as_dict(), "n_items": n_items, **planned})
+    here = [speed for key, speed in speeds.items() if not prepared.model_entry(key).remote]
+    return Plan(tuple(cells), here[0] if here else None)
 
 
-def _speed(lm: LanguageModel) -> float:
-    """Tokens per second on a few prompts of some 200 tokens, of text that no task has."""
-    repeated = 15
-    while repeated > 1 and lm.count_tokens(FILLER * repeated) > lm.window // 2:
-        repeated //= 2
-    texts = [f"{n} {FILLER * repeated}" for n in range(4)]
-    answers = [[" yes", " no"]] * len(texts)
-    lm.score(texts[:1], answers[:1])  # the first pass of a process is slower
-    started = time.perf_counter()
-    lm.score(texts, answers)
-    return lm.plan(texts, answers).computed / (time.perf_counter() - started)
-
-
-def _load(
-    suite: Source,
-    limit: int | None,
-    overrides: Mapping[str, Any] | None,
-    templates: str | Path | Sequence[str | Path] | None,
-    plugins: Sequence[str | Path],
-) -> LoadedSuite:
+def _load(suite: Source, limit: int | None, overrides: Mapping[str, Any] | None, places: Places) -> LoadedSuite:
     if limit is not None and limit < 1:
         raise InputError(Problem(f"a limit of {limit} leaves no test items", "Give at least 1.", field="limit"))
-    folders = () if templates is None else (templates,) if isinstance(templates, str | Path) else tuple(templates)
-    return load_suite(suite, overrides=overrides, templates=folders, plugins=plugins)
+    unknown = set(places) - set(Places.__annotations__)
+    if unknown:
+        raise TypeError(f"unknown argument(s): {', '.join(sorted(unknown))}")
+    return load_suite(suite, overrides=overrides, templates=_folders(places.get("templates")), plugins=places.get("plugins", ()))
+
+
+def _folders(given: str | Path | Sequence[str | Path] | None) -> tuple[str | Path, ...]:
+    return () if given is None else (given,) if isinstance(given, str | Path) else tuple(given)
 
 
 @contextmanager
@@ -306,14 +357,9 @@ def _data_reports(prepared: Prepared, folder: Path) -> dict[str, list[str]]:
 
 
 def _command(
-    loaded: LoadedSuite,
-    folder: Path,
-    limit: int | None,
-    seed: int | None,
-    overrides: Mapping[str, Any] | None,
-    elsewhere: Mapping[str, Sequence[str | Path]],
+    loaded: LoadedSuite, folder: Path, limit: int | None, seed: int | None, overrides: Mapping[str, Any] | None, places: Places
 ) -> str:
-    """The command line that goes on with a run. elsewhere: options that name folders -> the folders."""
+    """The command line that goes on with a run."""
     if loaded.doc.file is None:
         return f"icl.run(…, out={str(folder)!r})"
     words = ["icl", "run", loaded.source, "--out", str(folder)]
@@ -321,6 +367,11 @@ def _command(
     words += ["--seed", str(seed)] if seed is not None else []
     for key, value in (overrides or {}).items():
         words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
-    for option, folders in elsewhere.items():
-        words += [word for each in folders for word in (option, str(each))]
+    data_root = places.get("data_root")
+    named = (
+        ("--templates", _folders(places.get("templates"))),
+        ("--plugins", places.get("plugins", ())),
+        ("--data-root", [data_root] if data_root else []),
+    )
+    words += [word for option, folders in named for each in folders for word in (option, str(each))]
     return shlex.join(words)

@@ -31,6 +31,19 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoints:
+    """For models behind an address."""
+
+    max_cost: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Stop cleanly before endpoints cost more than X in this folder, in the currency of their prices."),
+    ] = None
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --out: ask again for what an endpoint gave no answer for, and only for that.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
 class Places:
     """Where things are looked for."""
 
@@ -43,11 +56,12 @@ def run(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a packaged suite (icl ls suites).")],
     changes: Changes,
     places: Places,
+    endpoints: Endpoints,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Where results go; a run that is there already goes on. [default: runs/SUITE-TIME]"),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Show cells, tokens and time before anything is computed, and stop.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show cells, tokens, time and money before anything is computed, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The records of results.json on stdout instead of the table.")] = False,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Compute everything anew: use no scores of earlier runs, and keep none.")
@@ -57,7 +71,7 @@ def run(
     """Run a suite: methods side by side on the same test items.
 
     The table goes to stdout. The folder of the run gets results.json, timing.json, the store of every item's result, and the fitted
-    predictors. Interrupted, or run again with --out, it goes on where it stopped.
+    predictors. Interrupted, stopped by --max-cost, or run again with --out, it goes on where it stopped.
     """
     from .. import suite as suites
 
@@ -73,13 +87,15 @@ def run(
     if plan:
         planned = suites.plan(suite, **what)
         if as_json:
-            say_json({"cells": planned.cells, "tokens_per_s": planned.tokens_per_s, "seconds": planned.seconds})
+            say_json({"cells": planned.cells, "tokens_per_s": planned.tokens_per_s, "seconds": planned.seconds, "cost": planned.cost})
         else:
             say(planned.table())
         return FINE
-    done = suites.run(suite, out, cache=not no_cache, **what)
+    done = suites.run(suite, out, cache=not no_cache, max_cost=endpoints.max_cost, retry_failed=endpoints.retry_failed, **what)
     if as_json:
         say_json(done.results)
+        for line in done.next() if done.interrupted or done.stopped else ():
+            tell(line)
     else:
         say(done.table())
     tell(f"Results: {done.folder}")

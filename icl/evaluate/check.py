@@ -17,9 +17,10 @@ from ..readout import READOUTS
 from ..values import Kind, Spec
 from ..weights import CATALOGUE
 from .loading import LoadedSuite, MethodEntry, apply_overrides, parse, problem_at, read_source
-from .schema import DEFAULT_METRICS, TaskEntry
+from .schema import DEFAULT_METRICS, LOCAL_OPTIONS, REMOTE_OPTIONS, ModelEntry, TaskEntry
 
 TABLES = (".csv", ".tsv")
+SECRETS = frozenset({"api_key", "apikey", "key", "authorization", "password", "secret", "access_token", "bearer"})
 
 
 def load_suite(
@@ -267,20 +268,63 @@ def _models(loaded: LoadedSuite) -> Iterator[Problem]:
             yield loaded.problem(f"two models are called '{entry.key}'", "Give one of them a 'name'.", "models", n)
         keys.append(entry.key)
         name = entry.model
-        if "://" in name:
-            yield loaded.problem(
-                "remote models are not part of this version", "Name a folder, a .gguf file, a hub id or a catalogue name.", *path
-            )
-        elif name not in CATALOGUE and not (loaded.folder / name).exists():
+        if entry.remote:
+            yield from _endpoint(loaded, entry, n, path)
+            continue
+        for option in entry.given(REMOTE_OPTIONS):
+            yield loaded.problem(f"'{option}' is for endpoints, and '{name}' is none", "Take it out.", "models", n, option)
+        if name not in CATALOGUE and not (loaded.folder / name).exists():
             near = difflib.get_close_matches(name, CATALOGUE, n=1, cutoff=0.8)
             if name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") > 1:
                 fix = f"Looked for {loaded.folder / name}; paths are relative to the suite."
                 yield loaded.problem(f"there is no model folder or file '{name}'", fix, *path)
             elif near:
                 yield loaded.problem(f"there is no model '{name}'", f"Did you mean '{near[0]}'? Or give a folder.", *path)
+    for where, encoder in _encoders(loaded):
+        if "://" in encoder:
+            yield from _address(loaded, encoder, where)
     needs = [e.name for e in loaded.methods if getattr(find("method", e.spec.name, loaded.plugins).load(), "NEEDS_MODEL", False)]
     if needs and not keys:
         yield loaded.problem(f"'{needs[0]}' needs a language model and 'models' is empty", "Name one, such as smollm2.", "models")
+
+
+def _endpoint(loaded: LoadedSuite, entry: ModelEntry, n: int, path: Sequence[str | int]) -> Iterator[Problem]:
+    """A model behind an address: nothing is asked of it here."""
+    yield from _address(loaded, entry.model, path)
+    for option in entry.given(LOCAL_OPTIONS):
+        yield loaded.problem(f"'{option}' is for models on this machine, not for an endpoint", "Take it out.", "models", n, option)
+    from ..model.remote.options import remote_options
+
+    try:
+        remote_options(entry.options())
+    except InputError as error:
+        for problem in error.problems:
+            yield loaded.problem(problem.message, problem.fix, "models", n, *(problem.field or "").split("."))
+    for key in entry.extra_body or ():
+        if key.lower().replace("-", "_") in SECRETS:
+            fix = "Export it as an environment variable and name that: api_key_env: OPENAI_API_KEY."
+            yield loaded.problem(f"'{key}' looks like a secret, and a suite is copied into every run", fix, "models", n, "extra_body", key)
+
+
+def _address(loaded: LoadedSuite, address: str, path: Sequence[str | int]) -> Iterator[Problem]:
+    from ..endpoint.address import parse as parse_address
+
+    try:
+        found = parse_address(address)
+    except InputError as error:
+        yield from (loaded.problem(problem.message, problem.fix, *path) for problem in error.problems)
+        return
+    if not found.model:
+        yield loaded.problem("the address names no model", "Write https://host/v1#model-name.", *path)
+
+
+def _encoders(loaded: LoadedSuite) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """(place, name) of the suite's encoder, and of those that methods name instead."""
+    yield ("encoder",), loaded.suite.encoder
+    for entry in loaded.methods:
+        own = entry.spec.settings.get("encoder")
+        if isinstance(own, str):
+            yield ("methods", entry.position, entry.spec.name, "encoder"), own
 
 
 def _references(loaded: LoadedSuite) -> Iterator[Problem]:

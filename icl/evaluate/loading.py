@@ -13,7 +13,7 @@ from ..errors import InputError, Problem, UnknownNameError, suggest
 from ..files import Path_, Yaml, packaged, read_yaml
 from ..values import Spec, digest
 from ..weights import CATALOGUE
-from .schema import ModelEntry, Seeds, Suite, TaskEntry
+from .schema import NEUTRAL_OPTIONS, ModelEntry, Prices, Seeds, Suite, TaskEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,10 @@ class LoadedSuite:
 
     @property
     def digest(self) -> str:
-        return digest(self.as_dict())
+        """Of all that could change a result."""
+        value = self.as_dict()
+        models = [m if isinstance(m, str) else {k: v for k, v in m.items() if k not in NEUTRAL_OPTIONS} for m in value["models"]]
+        return digest({**value, "models": models})
 
 
 def source_name(source: Any) -> str:
@@ -198,13 +201,18 @@ def _problems(doc: Yaml, error: ValidationError) -> dict[Path_, Problem]:
             continue  # a mapping that one branch took as such: its own problem is further in
         field, first = ".".join(map(str, place)), items[0]
         if first["type"] == "extra_forbidden":
-            model = _MODELS.get(str(place[0]), Suite) if len(place) > 1 else Suite
+            model = Prices if "prices" in place else _MODELS.get(str(place[0]), Suite) if len(place) > 1 else Suite
             message, fix = f"unknown key '{place[-1]}'", suggest(str(place[-1]), model.model_fields)
         elif first["type"] == "missing":
             message, fix = f"'{field}' is missing", f"Add '{place[-1]}:'."
         else:
             said = dict.fromkeys(item["msg"].removeprefix("Value error, ") for item in items)
             message, fix = ", or ".join(text[0].lower() + text[1:] for text in said), _got(first["input"])
+            if place[-1] == "api_key_env":  # what stands there may be the key itself
+                message, fix = (
+                    "this is not the name of an environment variable",
+                    "Export the key as one, such as OPENAI_API_KEY, and name that.",
+                )
         problems[place] = problem_at(doc, message, fix, place)
     return problems
 

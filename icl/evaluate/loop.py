@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from ..errors import IclError, InputError
+from ..errors import CostLimitError, IclError, InputError
 from ..methods import write_regression
 from ..progress import note, progress
+from ..protocols import LanguageModel
 from ..values import Example, Prediction, TokenCounts
 from .cells import Cell, predictor_path
 from .prepare import Prepared
 from .store import RunStore
+from .work import Work, cost_of, measured
 
+NOT_SENT = "not sent"
+"""How the reason begins where an endpoint was not even asked, because it had failed many times in a row."""
 UNIT_ITEMS = 32
 """Items of a unit of a method with a language model: some ten seconds of work, and enough to fill batches."""
 UNIT_ITEMS_LIGHT = 256
@@ -32,63 +36,154 @@ def units(n_items: int, cell: Cell) -> list[range]:
     return [range(start, min(start + size, n_items)) for start in range(0, n_items, size)]
 
 
-def run_cells(prepared: Prepared, store: RunStore) -> None:
-    """Do all that is not in the store yet. KeyboardInterrupt passes; what was committed before it stays."""
+def run_cells(prepared: Prepared, store: RunStore, *, max_cost: float | None = None, retry_failed: bool = False) -> None:
+    """Do all that is not in the store yet. KeyboardInterrupt passes; what was committed before it stays.
+
+    max_cost: money that the run may cost, in all its sessions. retry_failed: first ask endpoints again for the items they failed on.
+    Raises Stopped before the limit is passed, or if an endpoint is down; what was answered by then is kept.
+    """
+    try:
+        _run(_Running(prepared, store, max_cost), retry_failed)
+    except CostLimitError as error:
+        raise Stopped(f"the cost limit is reached: {error}") from None
+
+
+class Stopped(IclError):
+    """A run ended before it was finished. What was done is kept, and the same command goes on from there."""
+
+
+def _run(running: _Running, retry_failed: bool) -> None:
+    prepared, store = running.prepared, running.store
     finished = store.finished()
+    if retry_failed:
+        again = [(cell, positions) for cell in prepared.cells if (positions := store.lost(cell.key))]
+        with progress("retry", sum(len(positions) for _, positions in again), "predictions") as advance:
+            for cell, positions in again:
+                running.retry(cell, positions, advance, is_finished=cell.key in finished)
     todo = [cell for cell in prepared.cells if cell.key not in finished]
     total = sum(len(prepared.tasks[cell.task].test) for cell in todo)
     with progress("run", total, "predictions") as advance:
         for cell in todo:
-            _run_cell(prepared, store, cell, advance)
+            running.cell(cell, advance)
 
 
-def _run_cell(prepared: Prepared, store: RunStore, cell: Cell, advance: Any) -> None:
-    data = prepared.tasks[cell.task]
-    items = data.test
-    pool = prepared.pool(cell)
-    started = time.perf_counter()
-    predictor, failure = _fit(prepared, cell, pool)
-    fit_s = time.perf_counter() - started
-    planned: TokenCounts | None = TokenCounts(0, 0)
-    done = store.units(cell.key)
-    predict_s = sum(done.values())
-    for number, part in enumerate(units(len(items), cell)):
-        queries = items[part.start : part.stop]
+class _Running:
+    """One session of a run, and what its models have cost so far."""
+
+    def __init__(self, prepared: Prepared, store: RunStore, max_cost: float | None) -> None:
+        self.prepared, self.store, self.max_cost = prepared, store, max_cost
+        self.work = Work()
+
+    def cell(self, cell: Cell, advance: Any) -> None:
+        data = self.prepared.tasks[cell.task]
+        items, store = data.test, self.store
+        pool = self.prepared.pool(cell)
         started = time.perf_counter()
-        counts = _planned(predictor, queries)
-        planned = planned + counts if planned is not None and counts is not None else None
-        if number not in done:
-            answers = _predict(predictor, queries, cell) if predictor is not None else _unscored(queries, str(failure))
-            seconds = time.perf_counter() - started
-            store.add_unit(cell.key, number, part.start, answers, seconds)
-            predict_s += seconds
-        advance(len(queries))
-    path = predictor_path(prepared.loaded, cell, prepared.seed) if predictor is not None else None
-    if path is not None:
-        if len(done) == len(units(len(items), cell)):
-            # A calibration is fitted at the first prediction, which an earlier process made: without this it would not be saved.
-            _predict(predictor, items[: len(units(len(items), cell)[0])], cell)
-        _save(predictor, store.folder / path, cell)
-        write_regression(store.folder / path, items[:N_REGRESSION], store.predictions(cell.key)[:N_REGRESSION])
-    seen = {example.target for example in pool}
-    facts = {
-        "n_labelled": len(pool),
-        "labels_missing": [label for label in data.task.labels if label not in seen] if pool else [],
-        "tokens_computed": planned.computed if planned else None,
-        "tokens_naive": planned.naive if planned else None,
-        "predictor": path,
-    }
-    store.finish_cell(cell.key, facts, {"fit_s": fit_s, "predict_s": predict_s, "peak_memory_mb": peak_memory_mb()})
+        lm = self._lm(cell)
+        with self._counted(cell, lm):
+            predictor, failure = _fit(self.prepared, cell, pool, lm)
+        fit_s = time.perf_counter() - started
+        planned: TokenCounts | None = TokenCounts(0, 0)
+        done = store.units(cell.key)
+        predict_s = sum(done.values())
+        for number, part in enumerate(units(len(items), cell)):
+            queries = items[part.start : part.stop]
+            started = time.perf_counter()
+            counts = _planned(predictor, queries)
+            planned = planned + counts if planned is not None and counts is not None else None
+            if number not in done:
+                known = store.stored(cell.key, part)
+                if predictor is None:
+                    known = dict(zip(part, _unscored(queries, str(failure)), strict=True))
+                else:
+                    known |= self._predict(predictor, cell, {at: items[at] for at in part if at not in known})
+                seconds = time.perf_counter() - started
+                store.add_unit(cell.key, number, part.start, [known[at] for at in part], seconds)
+                predict_s += seconds
+            advance(len(queries))
+        path = predictor_path(self.prepared.loaded, cell, self.prepared.seed) if predictor is not None else None
+        if path is not None:
+            if len(done) == len(units(len(items), cell)):
+                # A calibration is fitted at the first prediction, which an earlier process made: without this it would not be saved.
+                _predict(predictor, items[: len(units(len(items), cell)[0])], cell)
+            self._save(predictor, cell, path)
+        seen = {example.target for example in pool}
+        facts = {
+            "n_labelled": len(pool),
+            "labels_missing": [label for label in data.task.labels if label not in seen] if pool else [],
+            "tokens_computed": planned.computed if planned else None,
+            "tokens_naive": planned.naive if planned else None,
+            "estimator": getattr(predictor, "estimator", None),
+            "predictor": path,
+        }
+        store.finish_cell(cell.key, facts, {"fit_s": fit_s, "predict_s": predict_s, "peak_memory_mb": peak_memory_mb()})
+
+    def retry(self, cell: Cell, positions: Sequence[int], advance: Any, *, is_finished: bool) -> None:
+        """Ask again for items that an endpoint failed on; what fails once more keeps its newer reason."""
+        items = self.prepared.tasks[cell.task].test
+        lm = self._lm(cell)
+        with self._counted(cell, lm):
+            predictor, failure = _fit(self.prepared, cell, self.prepared.pool(cell), lm)
+        if predictor is None:
+            note(f"{cell}: {failure}")
+            return
+        for start in range(0, len(positions), UNIT_ITEMS):
+            part = positions[start : start + UNIT_ITEMS]
+            self.store.put(cell.key, self._predict(predictor, cell, {at: items[at] for at in part}))
+            advance(len(part))
+        path = predictor_path(self.prepared.loaded, cell, self.prepared.seed)
+        if path is not None and is_finished:
+            self._save(predictor, cell, path)
+
+    def _predict(self, predictor: Any, cell: Cell, queries: Mapping[int, Example]) -> dict[int, Prediction]:
+        """Predictions by position. What was answered before the cost limit was reached, or an endpoint went down, is stored at once."""
+        if not queries:
+            return {}
+        with self._counted(cell, getattr(predictor, "lm", None) or self._lm(cell)):
+            try:
+                whole = _predict(predictor, list(queries.values()), cell)
+                answers: Sequence[Prediction | None] = whole
+                stop: IclError | None = _is_down(whole)
+            except CostLimitError as error:
+                answers, stop = error.results or (None,) * len(queries), error
+            found = {at: p for at, p in zip(queries, answers, strict=True) if p is not None and not (stop and p.lost)}
+            if stop is not None:
+                self.store.put(cell.key, found)
+                raise stop
+        return found
+
+    def _lm(self, cell: Cell) -> LanguageModel | None:
+        return self.prepared.lm(cell.model) if cell.model is not None else None
+
+    @contextmanager
+    def _counted(self, cell: Cell, lm: LanguageModel | None) -> Iterator[None]:
+        """Note what the model does in the block, however the block ends, and let it spend no more than is left."""
+        if self.max_cost is not None and lm is not None and hasattr(lm, "max_cost"):
+            spent = sum(cost_of(counts) for _, counts in self.store.work())
+            lm.max_cost = cost_of(measured(lm)) + max(0.0, self.max_cost - spent - cost_of(self.work.peek(lm)))
+        try:
+            yield
+        finally:
+            if counts := self.work.since(lm):
+                self.store.add_work(cell.key, counts)
+
+    def _save(self, predictor: Any, cell: Cell, path: str) -> None:
+        folder = self.store.folder / path
+        if hasattr(predictor, "name"):
+            predictor.name = cell.method
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        predictor.save(folder)
+        items = self.prepared.tasks[cell.task].test
+        write_regression(folder, items[:N_REGRESSION], self.store.predictions(cell.key)[:N_REGRESSION])
 
 
 N_REGRESSION = 8
 """Test items whose predictions go along with a saved predictor, so that whoever uses it can see that it still answers the same."""
 
 
-def _fit(prepared: Prepared, cell: Cell, pool: Sequence[Example]) -> tuple[Any, str | None]:
+def _fit(prepared: Prepared, cell: Cell, pool: Sequence[Example], lm: LanguageModel | None) -> tuple[Any, str | None]:
     """(the predictor, None), or (None, why there is none). What the user can mend (an InputError) stops the run."""
     task = prepared.tasks[cell.task].task
-    lm = prepared.lm(cell.model) if cell.model is not None else None
     try:
         return prepared.build(cell, lm).fit(pool, labels=task.labels, unlabelled=task.unlabelled), None
     except IclError:
@@ -99,6 +194,12 @@ def _fit(prepared: Prepared, cell: Cell, pool: Sequence[Example]) -> tuple[Any, 
         return None, why
 
 
+def _is_down(answers: Sequence[Prediction]) -> Stopped | None:
+    """Stopped if the endpoint behind these answers is no longer asked at all, rather than to fail on all that is left."""
+    why = next((p.why for p in answers if p.lost and str(p.why).startswith(NOT_SENT)), None)
+    return None if why is None else Stopped(f"the endpoint does not answer: {why}")
+
+
 def _predict(predictor: Any, queries: Sequence[Example], cell: Cell) -> list[Prediction]:
     """A unit at once; if that raises, item by item, and those that raise again are unscored with the reason."""
     try:
@@ -107,10 +208,13 @@ def _predict(predictor: Any, queries: Sequence[Example], cell: Cell) -> list[Pre
         if isinstance(error, IclError) and not isinstance(error, InputError):
             raise
         note(f"{cell}: {_reason(error)}; trying its {len(queries)} items one by one")
-    answers = []
+    answers: list[Prediction] = []
     for query in queries:
         try:
             answers += _checked(predictor.predict([query]), [query])
+        except CostLimitError as error:
+            rest = (None,) * (len(queries) - len(answers))
+            raise CostLimitError(str(error), [*answers, *rest]) from None
         except Exception as error:
             answers += _unscored([query], _reason(error))
     return answers
@@ -141,13 +245,6 @@ def _planned(predictor: Any, queries: Sequence[Example]) -> TokenCounts | None:
     except Exception:  # what cannot be planned cannot be predicted either, and that is where it is reported
         return None
     return counts
-
-
-def _save(predictor: Any, folder: Path, cell: Cell) -> None:
-    if hasattr(predictor, "name"):
-        predictor.name = cell.method
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    predictor.save(folder)
 
 
 def peak_memory_mb() -> float | None:

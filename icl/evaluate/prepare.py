@@ -55,6 +55,7 @@ class Prepared:
     cache: bool = False
     """Whether language models look up and keep what they computed on disk."""
     _lm: tuple[str, LanguageModel] | None = None
+    _remote: dict[str, LanguageModel] = field(default_factory=dict)
 
     @property
     def cells(self) -> list[Cell]:
@@ -67,12 +68,17 @@ class Prepared:
         return next(entry for entry in self.loaded.suite.model_entries if entry.key == key)
 
     def lm(self, key: str) -> LanguageModel:
-        """The language model of that name. One is kept at a time: cells go model by model."""
+        """The language model of that name. One on this machine is kept at a time, since cells go model by model; endpoints are all kept."""
         from ..model import load_model
 
+        entry = self.model_entry(key)
+        if entry.remote:
+            if key not in self._remote:
+                tokenizer = {"tokenizer": self.loaded.beside(entry.tokenizer)} if entry.tokenizer else {}
+                self._remote[key] = load_model(entry.model, **{**entry.options(), **tokenizer})
+            return self._remote[key]
         if self._lm is None or self._lm[0] != key:
             self._lm = None
-            entry = self.model_entry(key)
             self._lm = key, load_model(self.loaded.beside(entry.model), cache=self.cache, **entry.options())
         return self._lm[1]
 
@@ -112,7 +118,8 @@ class Prepared:
         models = {}
         for key in dict.fromkeys(cell.model for cell in self.cells if cell.model is not None):
             lm = self.lm(key)
-            models[key] = {"fingerprint": lm.fingerprint, "dtype": lm.dtype, "device": lm.device, "window": lm.window}
+            facts = {"fingerprint": lm.fingerprint, "dtype": lm.dtype, "device": lm.device, "window": lm.window}
+            models[key] = {**facts, "estimator": lm.estimator}
         if len(models) > 1:  # the first one runs first
             self._lm = None
         tasks = {
@@ -126,7 +133,7 @@ class Prepared:
             for name, data in self.tasks.items()
         }
         return manifest(
-            uses_torch=bool(models or self.encoders),
+            uses_torch=any(not self.model_entry(key).remote for key in models) or any("://" not in name for name in self.encoders),
             name=self.loaded.name,
             suite=self.loaded.digest,
             description=self.loaded.suite.description,

@@ -16,6 +16,7 @@ from .intervals import difference, statistic
 from .prepare import Prepared, TaskData
 from .scoring import Metric, item_values, judge, judge_runs
 from .store import RunStore
+from .work import Counts, added
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,7 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
 
     records: per metric one record for each seed, and one with seed null: over all seeds the mean, with an interval over items and seeds
     and counts that are sums. A method that needs no labels runs once and has the latter alone.
+    estimator: how answers were found, null without a language model; n_lost: unanswered since an endpoint failed (try them again).
     best: per task, label budget and metric the leading method, and those whose paired 95 % interval against it includes 0.
     """
     finished = store.finished()
@@ -47,7 +49,7 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
     for name, data in prepared.tasks.items():
         groups = _groups(prepared, store, finished, name)
         for group in groups:
-            records += _records(prepared, data, group)
+            records += _records(prepared, data, group, finished[group.cells[0].key][0].get("estimator"))
         for metric in data.metrics:
             leaders += _leaders(prepared, data, metric, groups)
     cells = [{**cell.as_dict(), **finished[cell.key][0]} for cell in prepared.cells if cell.key in finished]
@@ -81,21 +83,21 @@ def _groups(prepared: Prepared, store: RunStore, finished: Mapping[str, Any], ta
     return [Group(group, tuple(store.predictions(cell.key) for cell in group)) for group in whole]
 
 
-def _records(prepared: Prepared, data: TaskData, group: Group) -> list[dict[str, Any]]:
+def _records(prepared: Prepared, data: TaskData, group: Group, estimator: str | None) -> list[dict[str, Any]]:
     records = []
     first = group.cells[0]
     for name, metric in data.metrics.items():
         for cell, run in zip(group.cells, group.runs, strict=True):
             if cell.seed is not None:
                 rng = numpy_rng_for(prepared.seed, "interval", cell.key, name)
-                records.append(_record(cell, name, judge(metric, run, data.test, rng), [run]))
+                records.append(_record(cell, name, judge(metric, run, data.test, rng), [run], estimator))
         over_seeds = Cell(first.model, first.task, first.method, first.budget, None)
         rng = numpy_rng_for(prepared.seed, "interval", over_seeds.key, name)
-        records.append(_record(over_seeds, name, judge_runs(metric, group.runs, data.test, rng), group.runs))
+        records.append(_record(over_seeds, name, judge_runs(metric, group.runs, data.test, rng), group.runs, estimator))
     return records
 
 
-def _record(cell: Cell, name: str, figure: Metric, runs: Sequence[Sequence[Prediction]]) -> dict[str, Any]:
+def _record(cell: Cell, name: str, figure: Metric, runs: Sequence[Sequence[Prediction]], estimator: str | None) -> dict[str, Any]:
     predictions = [prediction for run in runs for prediction in run]
     return {
         **cell.as_dict(),
@@ -108,6 +110,8 @@ def _record(cell: Cell, name: str, figure: Metric, runs: Sequence[Sequence[Predi
         "n_ties": sum(p.tie for p in predictions),
         "n_dropped": sum(p.n_dropped for p in predictions),
         "n_unanswered": sum(p.answer is None for p in predictions),
+        "n_lost": sum(p.lost for p in predictions),
+        "estimator": estimator,
     }
 
 
@@ -212,15 +216,28 @@ def _metric(metric: Any) -> dict[str, Any]:
 
 
 def timing(prepared: Prepared, store: RunStore, seconds: float) -> dict[str, Any]:
-    """What timing.json holds: seconds per cell, of whichever process did it, and the peak memory. It differs from run to run."""
+    """What timing.json holds: seconds, tokens really computed and money paid, of whichever process did it, and the peak memory.
+
+    `methods` and the totals count unfinished cells too; with `usage` comes what endpoints were asked for and what it cost. All of it
+    differs from run to run.
+    """
     finished = store.finished()
-    cells = [{**cell.as_dict(), **finished[cell.key][1]} for cell in prepared.cells if cell.key in finished]
+    work: dict[str, Counts] = {}
+    for key, counts in store.work():
+        work[key] = added([work.get(key, {}), counts])
+    cells = [{**cell.as_dict(), **finished[cell.key][1], **work.get(cell.key, {})} for cell in prepared.cells if cell.key in finished]
     peaks = [cell["peak_memory_mb"] for cell in cells if cell["peak_memory_mb"] is not None]
+    methods: dict[tuple[str | None, str], list[Counts]] = {}
+    for cell in prepared.cells:
+        if cell.key in work:
+            methods.setdefault((cell.model, cell.method), []).append(work[cell.key])
     return {
         "schema": SCHEMA,
         "seconds": seconds,
         "sessions": store.get("sessions") or 1,
         "peak_memory_mb": max(peaks, default=None),
+        **added(work.values()),
+        "methods": [{"model": model, "method": method, **added(parts)} for (model, method), parts in methods.items()],
         "cells": cells,
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
@@ -16,10 +17,20 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Prices(Strict):
+    """Money per million tokens, in a currency of your own."""
+
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    cached: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Of input that the provider has in its cache; default: input."
+    )
+
+
 class ModelEntry(Strict):
     """A language model, with the options of `icl.load_model`."""
 
-    model: str = Field(description="A catalogue name, a folder, a .gguf file, or a hub id.")
+    model: str = Field(description="A catalogue name, a folder, a .gguf file, a hub id, or https://host/v1#model-name.")
     name: Name | None = Field(None, description="What the results call it; by default the last part of `model`.")
     device: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
@@ -29,15 +40,45 @@ class ModelEntry(Strict):
     adapter: str | None = None
     quantization: Literal["8bit", "4bit"] | None = None
     format: Literal["auto", "plain", "chat"] = "auto"
+    api_key_env: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Endpoints: the environment variable that holds the key. Never the key itself.",
+    )
+    concurrency: int | None = Field(None, ge=1, le=1024, description="Endpoints: requests at once.")
+    prices: Prices | None = Field(None, description="Endpoints: for --plan, --max-cost and the money counted.")
+    extra_body: dict[str, Any] | None = Field(None, description="Endpoints: more keys of every request, such as a switch for thinking.")
+    tokenizer: str | None = Field(None, description="Endpoints: a catalogue name, a folder or a hub id of the model's tokenizer.")
+    window: int | None = Field(None, ge=1, description="Endpoints: most tokens the model reads, where the server does not say.")
+    estimator: Literal["loglikelihood", "first_token", "generation"] | None = Field(
+        None, description="Endpoints: how label tasks are answered; default: the best that the server can do."
+    )
+    timeout: float | None = Field(None, gt=0, allow_inf_nan=False, description="Endpoints: seconds for one attempt at a request.")
+
+    @property
+    def remote(self) -> bool:
+        """Whether the model is behind an address."""
+        return "://" in self.model
 
     @property
     def key(self) -> str:
         """What results and folders call the model."""
-        return self.name or self.model.rstrip("/").rsplit("/", 1)[-1]
+        return self.name or (self.model.rpartition("#")[2] if self.remote else self.model).rstrip("/").rsplit("/", 1)[-1]
+
+    def given(self, names: Sequence[str]) -> dict[str, Any]:
+        """Those of these options that differ from their defaults."""
+        return {n: value for n in names if (value := getattr(self, n)) != ModelEntry.model_fields[n].default}
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments for `icl.load_model` beside the model itself."""
-        return self.model_dump(exclude={"model", "name", "format"})
+        given = self.given(REMOTE_OPTIONS if self.remote else LOCAL_OPTIONS)
+        return {n: value.model_dump(exclude_none=True) if isinstance(value, Prices) else value for n, value in given.items()}
+
+
+LOCAL_OPTIONS = ("device", "dtype", "memory", "max_batch", "revision", "adapter", "quantization")
+REMOTE_OPTIONS = ("api_key_env", "concurrency", "prices", "extra_body", "tokenizer", "window", "estimator", "timeout")
+NEUTRAL_OPTIONS = ("api_key_env", "concurrency", "prices", "timeout")
+"""Options that change no result: a run goes on although they have changed."""
 
 
 class TaskEntry(Strict):

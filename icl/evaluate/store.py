@@ -12,8 +12,8 @@ import json
 import os
 import socket
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -100,27 +100,37 @@ class RunStore:
 
     def add_unit(self, cell: str, unit: int, start: int, predictions: Sequence[Prediction], seconds: float) -> None:
         """Commit one unit: the predictions for the items from position `start` on. Raises IclError if the disk does not take it."""
-        rows = [(cell, start + n, _storable(p.uid), _storable(p.answer), _storable(p.why), to_json(p)) for n, p in enumerate(predictions)]
+        with self._writing():
+            self._put(cell, dict(enumerate(predictions, start)))
+            self._db.execute("INSERT INTO units VALUES (?, ?, ?)", (cell, unit, seconds))
+
+    def put(self, cell: str, predictions: Mapping[int, Prediction]) -> None:
+        """Commit predictions by position, in the place of those that are there: of a unit that was cut short, or of items tried again."""
+        with self._writing():
+            self._put(cell, predictions)
+
+    def _put(self, cell: str, predictions: Mapping[int, Prediction]) -> None:
+        rows = [(cell, at, _storable(p.uid), _storable(p.answer), _storable(p.why), to_json(p)) for at, p in predictions.items()]
+        self._db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction. Raises IclError if the disk does not take it."""
         try:
             with self._db:
-                self._db.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", rows)
-                self._db.execute("INSERT INTO units VALUES (?, ?, ?)", (cell, unit, seconds))
+                yield
         except sqlite3.OperationalError as error:
             raise IclError(f"{self.folder / STORE}: {error}\n  Free some space; the same command goes on from what is stored.") from None
+
+    def stored(self, cell: str, positions: range) -> dict[int, Prediction]:
+        """The predictions that are there for some of a cell's items."""
+        query = "SELECT position, prediction FROM items WHERE cell = ? AND position >= ? AND position < ?"
+        return {at: from_json(text) for at, text in self._db.execute(query, (cell, positions.start, positions.stop))}
 
     def lost(self, cell: str) -> list[int]:
         """Positions of a cell's items that an endpoint gave no answer for."""
         rows = self._db.execute("SELECT position, prediction FROM items WHERE cell = ? AND answer IS NULL ORDER BY position", (cell,))
         return [position for position, text in rows if from_json(text).lost]
-
-    def replace(self, cell: str, positions: Sequence[int], predictions: Sequence[Prediction]) -> None:
-        """Put new predictions in the place of stored ones, all or none."""
-        rows = [
-            (_storable(p.answer), _storable(p.why), to_json(p), cell, position)
-            for position, p in zip(positions, predictions, strict=True)
-        ]
-        with self._db:
-            self._db.executemany("UPDATE items SET answer = ?, why = ?, prediction = ? WHERE cell = ? AND position = ?", rows)
 
     def add_work(self, cell: str, counts: Mapping[str, Any]) -> None:
         """Note what was really computed or paid for a cell: name -> number, or a mapping of such. Kept though the work be cut short."""

@@ -102,6 +102,15 @@ def read_state(folder: Path | str) -> dict[str, Any]:
     return dict(state)
 
 
+def model_of(folder: Path | str) -> str:
+    """The language model that a saved predictor names, as `load_model` takes it; empty if it has none, or is no saved predictor."""
+    try:
+        state = json.loads(read_text(Path(folder) / PREDICTOR))
+        return str(((state.get("model") or {}).get("reference") or {}).get("name", ""))
+    except (InputError, ValueError, AttributeError):
+        return ""
+
+
 def _check(folder: Path, name: str, sha256: str) -> Problem | None:
     path = inside(folder, name)
     if not path.is_file():

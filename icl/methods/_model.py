@@ -50,7 +50,8 @@ class ModelHandle:
                 )
             from ..model import load_model
 
-            arguments = {**self.reference, "device": self.device} if self.device else dict(self.reference)
+            here = "://" not in str(self.reference["name"])
+            arguments = {**self.reference, "device": self.device} if self.device and here else dict(self.reference)
             self.lm = load_model(**arguments)
             if self.fingerprint and self.lm.fingerprint != self.fingerprint:
                 note(f"'{self.lm.name}' is not quite the model this predictor was saved with (dtype, device or files differ).")
@@ -60,6 +61,8 @@ class ModelHandle:
         """What turns prompts into tokens: the model's, without loading the model; or the tokenizer's; or None."""
         if self.lm is not None:
             return self.lm.codec
+        if self.reference is not None and "://" in str(self.reference["name"]):
+            return self.load().codec  # behind an address there is nothing large to load
         if self._codec is None:
             source = self.reference["name"] if self.reference is not None else self.tokenizer
             if source is not None:

@@ -10,7 +10,7 @@ from ..errors import CostLimitError, IclError, InputError, Problem
 from ..files import write_text
 from ..prompt import Unfit, bind, pack
 from ..prompt.pack import resolve_format
-from ..protocols import LanguageModel, Order, Retriever
+from ..protocols import LanguageModel, Retriever
 from ..readout import read_answer, tie_tolerance
 from ..values import Example, Hit, Kind, LabelScores, Prediction, Prompt, TokenCounts
 from ._calibrate import Frozen, calibrator
@@ -28,6 +28,7 @@ from ._written import (
     lost,
     prediction_of,
     read_as_label,
+    requests_for,
     score,
     words_of,
     write,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from ..prompt import BoundTemplate
     from ..retrieve import DemoIndex
+    from ..retrieve.retriever import CheckedOrder
     from .few_shot import FewShot
 
 SHOWN_PROBLEMS = 20
@@ -66,11 +68,13 @@ class FewShotPredictor:
         self._model = model or ModelHandle.of(method.lm, method.tokenizer)
         self._index = index
         self._retriever: Retriever | None = None
-        self._order: Order | None = None
+        self._order: CheckedOrder | None = None
         self._frozen = frozen
         self._calibrator = calibrator(method, bound.kind)
-        if method.lm is not None and (method.readout != "sum" or method.calibration is not None):
-            check_estimator(method, method.lm)  # else only when the model is used: asking an endpoint what it can do takes a moment
+        if method.lm is not None and (method.readout != "sum" or method.calibration is not None or method.format != "auto"):
+            # Else only when the model is used: to ask an endpoint what it can do takes a moment.
+            check_estimator(method, method.lm)
+            resolve_format(bound, method.format, method.lm.codec)
         self._shows_rationales = method.shots > 0 and uses_rationales(bound, self.pool)
         check_rationales(method, bound, self._shows_rationales)
         self._last: tuple[tuple[str, ...], list[Prompt | Unfit]] | None = None
@@ -139,8 +143,8 @@ class FewShotPredictor:
     def _pack(self, queries: Sequence[Example]) -> list[Prompt | Unfit]:
         shots = min(self.method.shots, len(self.pool))
         found = self._retrieve(queries, shots) if shots else [[] for _ in queries]
-        order = self._ordering()
-        return [self._pack_one(q, order(q, hits), [h.uid for h in hits]) for q, hits in zip(queries, found, strict=True)]
+        ordered = self._ordering().many(queries, found)
+        return [self._pack_one(q, shown, [h.uid for h in hits]) for q, shown, hits in zip(queries, ordered, found, strict=True)]
 
     def _pack_one(self, query: Example, ordered: Sequence[Hit], useful: Sequence[str]) -> Prompt | Unfit:
         return pack(
@@ -172,14 +176,22 @@ class FewShotPredictor:
                 seed=self.method.seed,
                 folders=self.method.plugins,
                 count_tokens=codec.count if codec is not None else None,
+                score_many=self.score_many,
             )
         return self._retriever(queries, k)
 
-    def _ordering(self) -> Order:
+    def _ordering(self) -> CheckedOrder:
         if self._order is None:
             from ..retrieve import build_order
 
-            self._order = build_order(self.method.order, labels=self.labels, seed=self.method.seed, folders=self.method.plugins)
+            self._order = build_order(
+                self.method.order,
+                labels=self.labels,
+                seed=self.method.seed,
+                folders=self.method.plugins,
+                pool=self.pool,
+                score_many=self.score_many,
+            )
         return self._order
 
     # ── predictions ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -213,6 +225,11 @@ class FewShotPredictor:
     def estimator(self) -> str:
         """How an answer is found: `generation` for answers in words and for samples, else what the model offers for labels."""
         return "generation" if self._writes(self._lm()) else estimator_of(self._lm())
+
+    @property
+    def lm(self) -> LanguageModel | None:
+        """The model, if it is loaded."""
+        return self._model.lm
 
     def _lm(self) -> LanguageModel:
         """The model. Raises InputError if there is none, or if it cannot do what the method asks for."""
@@ -311,9 +328,9 @@ class FewShotPredictor:
         work = [(q, p) for q, p in zip(examples, self._prepare(examples), strict=True) if not isinstance(p, Unfit)]
         work = [(q, p) for q, p in work if self.kind != "choose" or q.choices]
         samples = self.method.samples if self._writes(lm) else 1
-        written = len(work) * samples * self.method.max_new_tokens if self._writes(lm) or self._shows_rationales else 0
-        if written:
-            total = sum(p.n_tokens or 0 for _, p in work) + written
+        if work and (self._writes(lm) or self._shows_rationales):
+            written = len(work) * samples * self.method.max_new_tokens
+            total = sum(p.n_tokens or 0 for _, p in work) * requests_for(lm, samples) + written
             return TokenCounts(total, total, written)
         return lm.plan([p for _, p in work], [self._candidates(q, p).continuations for q, p in work]) if work else TokenCounts(0, 0)
 
@@ -334,6 +351,8 @@ class FewShotPredictor:
         work = [(q, p) for q, p in zip(queries, self._pack(queries), strict=True) if not isinstance(p, Unfit)]
         found = self._raw(self._lm(), work)
         raw = [r for r in found if not isinstance(r, Lost)]
+        if limits := [r.why for r in found if isinstance(r, Lost) and r.limit]:
+            raise CostLimitError(limits[0])
         if not raw:
             raise IclError(f"none of the {len(found)} rows that the calibration is fitted on could be scored")
         return np.stack([log_scores(scores, candidates, self.method.readout) for candidates, scores in raw])
@@ -348,6 +367,19 @@ class FewShotPredictor:
         if isinstance(raw, Lost):
             raise IclError(raw.why)
         return raw[1]
+
+    def score_many(self, pairs: Sequence[tuple[Example, Sequence[Example]]]) -> list[NDArray[np.float64] | None]:
+        """Per (query, demonstrations in prompt order) the uncalibrated log-scores of the answers, (n_answers,), all in one call of the
+        model; None for what cannot be scored. For selectors and orders that ask the model."""
+        if self.kind == "answer":
+            raise InputError(Problem("this retriever or order scores labels, and the answers here are free text", "Take another one."))
+        packed = [self._pack_one(q, [Hit(e.uid, 0.0, e) for e in shown], [e.uid for e in reversed(shown)]) for q, shown in pairs]
+        work = [(query, prompt) for (query, _), prompt in zip(pairs, packed, strict=True) if not isinstance(prompt, Unfit)]
+        found = self._raw(self._lm(), work) if work else []
+        if limits := [r.why for r in found if isinstance(r, Lost) and r.limit]:
+            raise CostLimitError(limits[0])
+        values = iter([None if isinstance(r, Lost) else log_scores(r[1], r[0], self.method.readout) for r in found])
+        return [None if isinstance(prompt, Unfit) else next(values) for prompt in packed]
 
     # ── growing and keeping ──────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -41,6 +41,9 @@ class SingleItemsMayFail(Protocol):
     def scores(self, contexts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> Sequence[Any]:
         """Per prompt LabelScores, or an object with `why` and `lost`."""
 
+    def requests_for(self, n: int) -> int:
+        """How often a prompt is sent for n texts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Writing:
@@ -88,6 +91,11 @@ def write(lm: LanguageModel, prompts: Sequence[Prompt], how: Writing) -> list[tu
         return [(text,) for text in lm.generate(prompts, max_new_tokens=how.max_new_tokens, stop=how.stop)]
     texts = lm.sample(prompts, how.samples, how.temperature, how.seed, how.max_new_tokens, how.stop)
     return [tuple(each) for each in texts]
+
+
+def requests_for(lm: LanguageModel, samples: int) -> int:
+    """How often a prompt is read for so many texts."""
+    return int(lm.requests_for(samples)) if isinstance(lm, SingleItemsMayFail) else 1
 
 
 def score(lm: LanguageModel, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[LabelScores | Lost]:

@@ -124,16 +124,22 @@ def pack(
 
 
 def resolve_format(bound: BoundTemplate, format: str, codec: PromptCodec | None) -> Format:
-    """`auto` is the template's own format, else plain for labels and choices, chat for answers where there is a chat template."""
-    if format == "auto":
-        format = bound.template.format
+    """`auto` is the template's own format, else plain for labels and choices, chat for answers where there is a chat template. An
+    endpoint that only speaks chat gets chat. Raises InputError for a format that cannot be had."""
     has_chat = codec is not None and codec.has_chat
+    only_chat = bool(getattr(codec, "only_chat", False))
+    if format == "auto":
+        format = "chat" if only_chat else bound.template.format
     if format == "auto":
         format = "chat" if bound.kind == "answer" and has_chat else "plain"
     if format not in ("plain", "chat"):
         raise InputError(Problem(f"there is no format '{format}'", "Use auto, plain or chat.", field="format"))
     if format == "chat" and codec is not None and not has_chat:
         raise InputError(Problem("the model has no chat template, so there is no format chat for it", "Use format: plain.", field="format"))
+    if format == "plain" and only_chat:
+        raise InputError(
+            Problem("the endpoint takes chat messages only, so there is no format plain for it", "Use format: chat.", field="format")
+        )
     return "chat" if format == "chat" else "plain"
 
 

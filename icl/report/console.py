@@ -9,6 +9,8 @@ Record = Mapping[str, Any]
 Key = tuple[str | None, str]
 """(model, method)"""
 LEADER, LEVEL = "*", "~"
+ESTIMATORS = {"first_token": "first token", "generation": "writing"}
+"""How the table calls the ways in which a language model answers other than by the log-likelihood of whole labels."""
 
 
 def table(results: Mapping[str, Any], timing: Mapping[str, Any] | None = None, data: Mapping[str, Sequence[str]] | None = None) -> str:
@@ -118,7 +120,8 @@ def _figure(record: Record, percent: bool) -> str:
 def _costs(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, records: Sequence[Record]) -> list[str]:
     """What each method read and took, over all budgets and seeds, and what it could not do. Counts that are all 0 are left out."""
     keys = _keys(records)
-    heads = ["all label budgets and seeds", "predictions", "not answered", "ties", "shots dropped", "tokens", "without reuse", "seconds"]
+    heads = ["all label budgets and seeds", "predictions", "answers by", "not answered", "ties", "shots dropped", "tokens", "without reuse"]
+    heads += ["seconds", "cost"]
     rows = [heads]
     first = records[0]["metric"]
     for key in keys:
@@ -129,9 +132,11 @@ def _costs(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, rec
             [
                 _title(key, keys),
                 f"{sum(r['n_scored'] + r['n_failed'] for r in mine):,}",
+                ESTIMATORS.get(mine[0].get("estimator") or "", "") if mine else "",
                 *(_count(sum(r[n] for r in mine)) for n in ("n_unanswered", "n_ties", "n_dropped")),
                 *(_count(sum(c[n] or 0 for c in cells)) for n in ("tokens_computed", "tokens_naive")),
                 f"{sum(c['fit_s'] + c['predict_s'] for c in clock):.1f}" if clock else "",
+                _money(sum(c.get("usage", {}).get("cost") or 0.0 for c in clock)),
             ]
         )
     return aligned(rows)
@@ -139,6 +144,10 @@ def _costs(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, rec
 
 def _count(n: int) -> str:
     return f"{n:,}" if n else ""
+
+
+def _money(cost: float) -> str:
+    return f"{cost:,.4f}" if cost else ""
 
 
 def _seeds(results: Mapping[str, Any]) -> list[str]:
@@ -170,19 +179,24 @@ def _total(results: Mapping[str, Any], timing: Mapping[str, Any] | None) -> list
         machine = results["manifest"].get("machine", {})
         threads = f", {machine['threads']} threads" if machine.get("threads") else ""
         lines.append(f"{timing['seconds']:.0f} s in all{f', {memory:,.0f} MiB' if memory else ''}{threads}")
+        if usage := timing.get("usage"):
+            paid = "" if usage["cost"] is None else f", {usage['cost']:,.4f} paid"
+            asked = f"endpoints: {usage['requests']:,} requests ({usage['retries']:,} of them again, {usage['failed']:,} given up)"
+            lines.append(f"{asked}, {usage['input_tokens']:,} tokens read, {usage['output_tokens']:,} written{paid}")
     return lines
 
 
-def plan_table(cells: Sequence[Mapping[str, Any]], tokens_per_s: float | None) -> str:
-    """The cells of a plan with their tokens, added up over seeds. cells: as `icl.suite.Plan.cells`. tokens_per_s: as measured."""
-    rows = [["task", "method", "model", "labels", "runs", "predictions", "tokens", "without reuse", "about s"]]
+def plan_table(cells: Sequence[Mapping[str, Any]]) -> str:
+    """The cells of a plan with their tokens, time and money, added up over seeds. cells: as `icl.suite.Plan.cells`."""
+    rows = [["task", "method", "model", "labels", "runs", "predictions", "tokens", "without reuse", "about s", "cost at most"]]
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for cell in cells:
         groups.setdefault((cell["task"], cell["method"], cell["model"], cell["budget"]), []).append(cell)
     for (task, method, model, budget), members in groups.items():
         computed, naive = (sum(c[n] or 0 for c in members) for n in ("tokens_computed", "tokens_naive"))
-        seconds = f"{computed / tokens_per_s:.0f}" if computed and tokens_per_s else ""
+        seconds, cost = ([c[n] for c in members if c[n] is not None] for n in ("seconds", "cost"))
+        about, most = f"{sum(seconds):.0f}" if seconds else "", f"{sum(cost):.4f}" if cost else ""
         n_items = sum(c["n_items"] for c in members)
         labels = "–" if budget is None else str(budget)
-        rows.append([task, method, model or "", labels, str(len(members)), f"{n_items:,}", _count(computed), _count(naive), seconds])
+        rows.append([task, method, model or "", labels, str(len(members)), f"{n_items:,}", _count(computed), _count(naive), about, most])
     return "\n".join(aligned(rows, left=3))

@@ -8,11 +8,16 @@ from typing import Any
 _WHERE = {
     "load_encoder": "encoders",
     "SentenceEncoder": "encoders",
+    "EndpointEncoder": "endpoint",
     "same_encoder": "encoders",
     "DemoIndex": "index",
     "build_retriever": "retriever",
     "build_order": "retriever",
-    "without_duplicates": "retriever",
+    "Retrieved": "stages",
+    "Step": "stages",
+    "Filter": "filters",
+    "vote_k": "annotate",
+    "without_duplicates": "guard",
 }
 __all__ = sorted(_WHERE)
 

@@ -26,6 +26,11 @@ KEYS_A_QUERY = 500
 _SCHEMA = "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL, check_sum BLOB NOT NULL)"
 
 
+def text_key(text: str) -> bytes:
+    """What a text is known by in the cache: 16 bytes of blake2b."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 class EmbeddingCache:
     """Vectors of one encoder. A connection lives for one call, so threads and forked processes need no care."""
 

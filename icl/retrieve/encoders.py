@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from collections import defaultdict
@@ -18,7 +17,8 @@ from ..progress import progress
 from ..protocols import Encoder
 from ..values import digest
 from ..weights import CATALOGUE, fetch, quiet_transformers
-from .embedding_cache import EmbeddingCache
+from .embedding_cache import EmbeddingCache, text_key
+from .endpoint import EndpointEncoder
 from .nearest import faiss
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ _NOT_THE_MODEL = {"README.md", "weights.json", ".gitattributes"}
 
 
 def load_encoder(encoder: str | Path | Encoder, *, cache: bool = True) -> Encoder:
-    """An encoder from a catalogue name (`minilm`), a sentence-transformers folder or a hub id; an Encoder object is given back.
+    """An encoder from a catalogue name (`minilm`), a sentence-transformers folder, a hub id, or an embeddings endpoint
+    (`https://host/v1#model-name`); an Encoder object is given back.
 
     The model itself is loaded when a text has to be encoded that the cache on disk does not have; its files are hashed here.
     cache: keep vectors under `files.cache_folder()/embeddings`, by content. Raises InputError for what cannot be found,
@@ -54,6 +55,8 @@ def load_encoder(encoder: str | Path | Encoder, *, cache: bool = True) -> Encode
             )
         return encoder
     name = str(encoder)
+    if name.lower().startswith(("http://", "https://")):
+        return EndpointEncoder(name, cache=cache)
     return SentenceEncoder(name, _folder_of(name), cache=cache)
 
 
@@ -108,6 +111,8 @@ def same_encoder(a: str, b: str) -> bool:
 
 def uncached(encoder: Encoder) -> Encoder:
     """The same encoder, computing every vector anew."""
+    if isinstance(encoder, EndpointEncoder):
+        return encoder.uncached()
     return SentenceEncoder(encoder.name, encoder.folder, cache=False) if isinstance(encoder, SentenceEncoder) else encoder
 
 
@@ -172,11 +177,6 @@ class SentenceEncoder:
 
     def _model(self) -> _Model:
         return _loaded(self.name, self.folder, self.fingerprint)
-
-
-def text_key(text: str) -> bytes:
-    """What a text is known by in the cache: 16 bytes of blake2b."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _fingerprint(folder: Path) -> str:

@@ -123,11 +123,11 @@ class DemoIndex:
             rows = store.rows_sha256(store.row_line(int(i), e) for i, e in zip(state.ids, state.examples, strict=True))
         return digest([self._entry.fingerprint, rows])
 
-    def search(self, queries: Sequence[Query], k: int) -> list[list[Hit]]:
+    def search(self, queries: Sequence[Query], k: int, *, among: NDArray[np.int64] | None = None) -> list[list[Hit]]:
         """The k nearest rows of each query, best first, rows of equal score by position; all rows if there are fewer than k.
 
         queries: Example, dict of fields, or the text itself. A query that is a row of the index finds itself: leaving it out is
-        the retriever's work.
+        the retriever's work. among: ascending positions of the only rows that may be found.
         """
         from .nearest import nearest
 
@@ -138,7 +138,7 @@ class DemoIndex:
         state = self._state
         if not len(state.ids) or not len(queries) or k == 0:
             return [[] for _ in queries]
-        found = nearest(self._query_vectors(queries, state), state.vectors, k)
+        found = nearest(self._query_vectors(queries, state), state.vectors, k, among)
         return [
             [
                 Hit(example.uid, score, example)
@@ -163,6 +163,10 @@ class DemoIndex:
         vectors = self.vectors_of(different)
         scores = iter(inner(self._query_vectors(queries, self._state), query_of, vectors, row_of).tolist())
         return [[next(scores) for _ in row] for row in rows]
+
+    def encode(self, queries: Sequence[Query]) -> NDArray[np.float32]:
+        """(n, d) unit vectors of queries, as `search` encodes them."""
+        return self._query_vectors(queries, self._state)
 
     def vectors_of(self, examples: Sequence[Example]) -> NDArray[np.float32]:
         """(n, d) unit vectors of examples: the stored one for a row of the index, encoded for any other."""

@@ -31,11 +31,12 @@ def faiss() -> Any:
 
 
 def nearest(
-    queries: NDArray[np.float32], vectors: NDArray[np.float32], k: int
+    queries: NDArray[np.float32], vectors: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
 ) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
     """Positions and scores of the k rows with the largest inner product, best first; rows of equal score by position.
 
-    queries: (m, d), vectors: (n, d), both finite. Returns per query arrays of length min(k, n).
+    queries: (m, d), vectors: (n, d), both finite. Returns per query arrays of length min(k, n). among: ascending positions of the
+    only rows that count.
 
     FAISS alone would depend on the batch: it computes few queries another way than many (scores differ in the last bit, and so
     does the order of near ties), and of equal rows it returns the last ones. So more than k are fetched, scored again by `inner`,
@@ -43,10 +44,13 @@ def nearest(
     """
     import numpy as np
 
+    if among is not None:
+        found, scores = nearest(queries, vectors[among], k)
+        return [among[each] for each in found], scores
     m, n = len(queries), len(vectors)
     k = min(k, n)
     positions: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)] * m
-    scores: list[NDArray[np.float32]] = [np.zeros(0, dtype=np.float32)] * m
+    scores = [np.zeros(0, dtype=np.float32)] * m
     todo = np.arange(m if k > 0 else 0)
     fetch = min(n, k + SLACK)
     while len(todo):

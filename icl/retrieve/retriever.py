@@ -1,28 +1,22 @@
-"""From what a user wrote (`knn`, `[{knn: {n: 64}}, balanced]`, a function, an index) to one function that finds demonstrations."""
+"""From what a user wrote (`knn`, `[{knn: {n: 64}}, mmr, balanced]`, a function, an index) to one function that finds demonstrations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from ..errors import InputError, Problem
-from ..plugins import Context, find, parse_spec, settings_of
+from ..plugins import Context, Plugin, ScoreMany, find, parse_spec, settings_of
 from ..protocols import Order, Retriever, Selector
-from ..values import RAW_QUERY, Example, Hit, embedded_text, normalised_text
+from ..values import Example, Hit
+from .filters import Filter, FilteredIndex, FilteredPool
+from .guard import without_duplicates
 from .index import DemoIndex
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A step of a retriever."""
-
-    name: str
-    select: Selector
-    n: int | None = None
-    """Hits it leaves when another stage follows."""
+from .pools import LivePool
+from .stages import Branch, Stage, Stages, checked
 
 
 def build_retriever(
@@ -34,145 +28,146 @@ def build_retriever(
     seed: int,
     folders: Sequence[Path] = (),
     count_tokens: Callable[[str], int] | None = None,
-) -> Retriever:
-    """One function (queries, k) -> hits, best first.
+    score_many: ScoreMany | None = None,
+) -> Stages:
+    """One function (queries, k) -> hits, best first; its method `trace` also tells what each stage did.
 
     retriever: the name of a selector, a mapping from one name to its options, a list of such stages (the first finds candidates,
     as many as its option `n` says, each further one narrows them, the last leaves k), a function (queries, k) -> hits, or a
     DemoIndex (searched as it is at the moment of the call: rows added later are found). In a list a function stands for a stage and
-    takes (queries, k, candidates).
+    takes (queries, k, candidates). Filters that come first take rows out before anything is searched.
     pool: may be live too; selectors notice when rows are added or removed. index: called when a selector first needs it.
+    score_many: for stages that ask the language model, see `plugins.Context`.
 
     A query that is a row of a task never gets its own row, nor one with the same normalised text; a query that a user typed
     (`values.as_query`) may get an exact match. Raises InputError for unknown names and options.
     """
     if isinstance(retriever, DemoIndex):
         live = retriever
-        pool, index, retriever = _LivePool(live), lambda: live, "knn"
+        pool, index, retriever = LivePool(live), lambda: live, "knn"
     elif callable(retriever):
         stage = Stage(_name(retriever), without_duplicates(_as_selector(retriever)))
-        return lambda queries, k: _run([stage], queries, k)
+        return Stages(pool, (), lambda filters: Branch(pool, [stage]))
     written = list(retriever) if isinstance(retriever, list | tuple) else [retriever]
     if not written:
         raise InputError(Problem("a retriever needs at least one stage", "Write for example 'knn'.", field="retriever"))
-    context = Context(pool=pool, index=LazyIndex(index), labels=tuple(labels), seed=seed, count_tokens=count_tokens)
-    stages = [_stage(value, context, folders, None if len(written) == 1 else f"retriever.{i}") for i, value in enumerate(written)]
-    # Later stages only choose among what the first one left, so guarding the first is enough.
-    stages[0] = Stage(stages[0].name, without_duplicates(stages[0].select), stages[0].n)
-    return lambda queries, k: _run(stages, queries, k)
+    counted = None if score_many is None else _Counted(score_many)
+    context = Context(
+        pool=pool, index=LazyIndex(index), labels=tuple(labels), seed=seed, count_tokens=count_tokens, score_many=counted, folders=tuple(folders)
+    )  # fmt: skip
+    places = [None if len(written) == 1 else f"retriever.{i}" for i in range(len(written))]
+    stages = [_stage(value, context, place) for value, place in zip(written, places, strict=True)]
+    n_filters = next((i for i, stage in enumerate(stages[:-1]) if stage.filter is None), len(stages) - 1)
+
+    def branch(filters: Sequence[tuple[Filter, Hashable]]) -> Branch:
+        """The stages behind the first filters, over what those leave of the pool and the index."""
+        rest = stages[n_filters:]
+        rows = pool
+        if filters:
+            rows = FilteredPool(pool, filters)
+            narrowed = replace(context, pool=rows, index=FilteredIndex(context.index, filters))
+            rest = [_stage(value, narrowed, place) for value, place in zip(written[n_filters:], places[n_filters:], strict=True)]
+        # Later stages only choose among what the first one left, so guarding the first is enough.
+        return Branch(rows, [replace(rest[0], select=without_duplicates(rest[0].select)), *rest[1:]])
+
+    return Stages(pool, stages[:n_filters], branch, (lambda: 0) if counted is None else lambda: counted.n)
 
 
-def build_order(order: Any, *, labels: Sequence[str], seed: int, folders: Sequence[Path] = ()) -> Order:
-    """An order by name, mapping, or function (query, hits best first) -> hits in prompt order; each result is checked to be a permutation."""
-    if callable(order):
-        name, arrange = _name(order), order
-    else:
-        spec = parse_spec(order, "order", "order")
-        plugin = find("order", spec.name, folders, "order")
-        name = spec.name
-        arrange = plugin.load().build(settings_of(plugin, spec.settings, "order"), Context(labels=tuple(labels), seed=seed))
+def build_order(
+    order: Any,
+    *,
+    labels: Sequence[str],
+    seed: int,
+    folders: Sequence[Path] = (),
+    pool: Sequence[Example] = (),
+    score_many: ScoreMany | None = None,
+) -> CheckedOrder:
+    """An order by name, mapping, or function (query, hits best first) -> hits in prompt order; each result is checked to be a permutation.
 
-    def checked(query: Example, hits: list[Hit]) -> list[Hit]:
-        ordered = list(arrange(query, list(hits)))
-        if len(ordered) != len(hits) or {hit.uid for hit in ordered} != {hit.uid for hit in hits}:
-            raise InputError(
-                Problem(f"the order '{name}' did not give back the hits it was given", "An order only rearranges.", field="order")
-            )
-        return ordered
-
-    return checked
-
-
-def without_duplicates(select: Selector) -> Selector:
-    """The selector, less the query's own row and its duplicates (the same normalised text). Queries a user typed pass as they are.
-
-    Where something was left out, more is asked for, until there are k hits or no more rows. How much more depends on that query
-    alone, so that results do not depend on the batch.
+    pool, score_many: for orders that are fitted on the pool's own rows through the language model.
     """
-    texts: dict[str, str] = {}
-
-    def comparable(example: Example) -> str:
-        if example.uid not in texts:
-            text = embedded_text(example.fields)
-            texts[example.uid] = normalised_text(text) or text  # nothing but signs is not nothing
-        return texts[example.uid]
-
-    def other(query: Example, hits: list[Hit]) -> list[Hit]:
-        if query.uid.startswith(RAW_QUERY):
-            return hits
-        own = comparable(query)
-        return [hit for hit in hits if hit.uid != query.uid and comparable(hit.example) != own]
-
-    def guarded(queries: Sequence[Example], k: int, candidates: list[list[Hit]] | None) -> list[list[Hit]]:
-        result: list[list[Hit]] = [[] for _ in queries]
-        wanted = {k: list(range(len(queries)))}
-        while wanted:
-            again: dict[int, list[int]] = {}
-            for ask, places in wanted.items():
-                found = select([queries[i] for i in places], ask, None if candidates is None else [candidates[i] for i in places])
-                for i, hits in zip(places, found, strict=True):
-                    left = other(queries[i], hits)
-                    result[i] = left[:k]
-                    if len(left) < k and len(hits) >= ask:
-                        again.setdefault(k + 2 * (len(hits) - len(left)), []).append(i)
-            wanted = again
-        return result
-
-    return guarded
+    if callable(order):
+        return CheckedOrder(_name(order), order)
+    spec = parse_spec(order, "order", "order")
+    plugin = find("order", spec.name, folders, "order")
+    context = Context(pool=pool, labels=tuple(labels), seed=seed, score_many=score_many, folders=tuple(folders))
+    return CheckedOrder(spec.name, _built(plugin, settings_of(plugin, spec.settings, "order"), context, "order"))
 
 
-def _stage(value: Any, context: Context, folders: Sequence[Path], where: str | None) -> Stage:
+class CheckedOrder:
+    """(query, hits best first) -> hits in prompt order, of one query or, with `many`, of several at once."""
+
+    def __init__(self, name: str, arrange: Order) -> None:
+        self._name, self._arrange = name, arrange
+
+    def __call__(self, query: Example, hits: list[Hit]) -> list[Hit]:
+        return self.many([query], [hits])[0]
+
+    def many(self, queries: Sequence[Example], found: Sequence[list[Hit]]) -> list[list[Hit]]:
+        """The orders of several queries; those that ask the model then ask once for all."""
+        given = [list(hits) for hits in found]
+        together = getattr(self._arrange, "many", None)
+        if together is not None:
+            arranged = [list(hits) for hits in together(queries, given)]
+        else:
+            arranged = [list(self._arrange(query, hits)) for query, hits in zip(queries, given, strict=True)]
+        for ordered, hits in zip(arranged, found, strict=True):
+            if len(ordered) != len(hits) or {hit.uid for hit in ordered} != {hit.uid for hit in hits}:
+                raise InputError(
+                    Problem(f"the order '{self._name}' did not give back the hits it was given", "An order only rearranges.", field="order")
+                )
+        return arranged
+
+
+def _stage(value: Any, context: Context, where: str | None) -> Stage:
     where = where or "retriever"
     if callable(value):
-        return Stage(_name(value), _checked(_name(value), value))
+        return Stage(
+            _name(value), checked(_name(value), value), filter=value if isinstance(value, Filter) else None, passes_all=_all(value)
+        )
     spec = parse_spec(value, "selector", where)
-    plugin = find("selector", spec.name, folders, where)
+    plugin = find("selector", spec.name, context.folders, where)
     settings = settings_of(plugin, spec.settings, where)
-    return Stage(spec.name, _checked(spec.name, plugin.load().build(settings, context)), getattr(settings, "n", None))
+    select = _built(plugin, settings, context, where)
+    n = getattr(settings, "n", None)
+    return Stage(spec.name, checked(spec.name, select), n, select if isinstance(select, Filter) else None, _all(select))
 
 
-def _run(stages: Sequence[Stage], queries: Sequence[Example], k: int) -> list[list[Hit]]:
-    if k < 0:
-        raise InputError(Problem(f"{k} demonstrations cannot be had", "Ask for 0 or more.", field="shots"))
-    if k == 0 or not len(queries):
-        return [[] for _ in queries]
-    hits: list[list[Hit]] | None = None
-    for i, stage in enumerate(stages):
-        last = i == len(stages) - 1
-        hits = stage.select(queries, k if last else max(k, stage.n or max(64, 4 * k)), hits)
-    assert hits is not None
-    return hits
+def _built(plugin: Plugin, settings: Any, context: Context, where: str) -> Any:
+    """The component of a file. Raises InputError if it needs a language model and there is none."""
+    module = plugin.load()
+    if getattr(module, "NEEDS_MODEL", False) and context.score_many is None:
+        raise InputError(
+            Problem(
+                f"the {plugin.kind} '{plugin.name}' asks a language model, and there is none here",
+                "Use it in a method that has a model, or take another one.",
+                field=where,
+            )
+        )
+    return module.build(settings, context)
 
 
-def _checked(name: str, select: Callable[..., Any]) -> Selector:
-    """The selector, its results checked: what somebody dropped into a folder is not trusted to keep the contract."""
-
-    def checked(queries: Sequence[Example], k: int, candidates: list[list[Hit]] | None) -> list[list[Hit]]:
-        found = [list(hits) for hits in select(queries, k, candidates)]
-        wrong = None
-        if len(found) != len(queries):
-            wrong = f"gave {len(found)} lists of hits for {len(queries)} queries"
-        for i, hits in enumerate(found):
-            uids = {hit.uid for hit in hits if isinstance(hit, Hit)}
-            if len(uids) < len(hits):
-                wrong = "gave something that is no Hit, or the same row twice"
-            elif len(hits) > k:
-                wrong = f"gave {len(hits)} hits where at most {k} were asked for"
-            elif candidates is not None and not uids <= {hit.uid for hit in candidates[i]}:
-                wrong = "gave a row that is not among its candidates"
-        if wrong:
-            raise InputError(Problem(f"the selector '{name}' {wrong}", "Mend it: at most k distinct hits per query.", field="retriever"))
-        return found
-
-    return checked
+def _all(select: Any) -> bool:
+    return bool(getattr(select, "passes_all", False))
 
 
-def _as_selector(retriever: Callable[[Sequence[Example], int], list[list[Hit]]]) -> Selector:
-    return _checked(_name(retriever), lambda queries, k, candidates: retriever(queries, k))
+def _as_selector(retriever: Retriever) -> Selector:
+    return checked(_name(retriever), lambda queries, k, candidates: retriever(queries, k))
 
 
 def _name(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
+
+
+class _Counted:
+    """Counts the prompts that stages have scored."""
+
+    def __init__(self, score_many: ScoreMany) -> None:
+        self._score_many, self.n = score_many, 0
+
+    def __call__(self, pairs: Sequence[tuple[Example, Sequence[Example]]]) -> Any:
+        self.n += len(pairs)
+        return self._score_many(pairs)
 
 
 class LazyIndex:
@@ -190,20 +185,3 @@ class LazyIndex:
 
     def __len__(self) -> int:
         return len(self._index)
-
-
-class _LivePool(Sequence[Example]):
-    """The rows of an index as they are at the moment."""
-
-    def __init__(self, index: DemoIndex) -> None:
-        self._live = index
-
-    def __len__(self) -> int:
-        return len(self._live)
-
-    @overload
-    def __getitem__(self, i: int) -> Example: ...
-    @overload
-    def __getitem__(self, i: slice) -> Sequence[Example]: ...
-    def __getitem__(self, i: int | slice) -> Example | Sequence[Example]:
-        return self._live.examples[i]

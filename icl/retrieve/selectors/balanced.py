@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice, zip_longest
 
+from pydantic import Field
+
 from ...plugins import Context
 from ...protocols import Selector
 from ...seeds import rng_for, seed_for
@@ -13,8 +15,9 @@ from ._common import FromPool, StageSettings
 
 
 class Settings(StageSettings):
-    per_query: bool = False
-    """A draw of its own for each query. By default all share one, so that their prompts begin alike and are computed once."""
+    per_query: bool = Field(
+        False, description="A draw of its own for each query; by default all share one, so that their prompts begin alike."
+    )
 
 
 def build(settings: Settings, context: Context) -> Selector:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,22 +10,17 @@ from pydantic import Field
 from ...plugins import Context
 from ...protocols import Selector
 from ...values import Example, Hit, embedded_text
+from ..terms import words
 from ._common import FromPool, StageSettings
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Words; in scripts that put no spaces between them (Thai to Khmer, kana, Han) each character.
-_SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORDS = re.compile(rf"[{_SPACELESS}]|[^\W_{_SPACELESS}]+")
-
 
 class Settings(StageSettings):
-    k1: float = Field(default=1.5, ge=0)
-    """How soon a repeated word stops counting."""
-    b: float = Field(default=0.75, ge=0, le=1)
-    """How far long texts are marked down."""
+    k1: float = Field(default=1.5, ge=0, description="How soon a repeated word stops counting.")
+    b: float = Field(default=0.75, ge=0, le=1, description="How far long texts are marked down.")
 
 
 def build(settings: Settings, context: Context) -> Selector:
@@ -41,11 +34,6 @@ def build(settings: Settings, context: Context) -> Selector:
         return [found.among(query, hits, k) for query, hits in zip(queries, candidates, strict=True)]
 
     return select
-
-
-def words(text: str) -> list[str]:
-    """Case-folded words without punctuation."""
-    return _WORDS.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 class _Lexicon:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from pydantic import Field
+
 from ...plugins import Context
 from ...protocols import Selector
 from ...values import Example, Hit
@@ -12,8 +14,7 @@ from ._common import FromPool, StageSettings
 
 
 class Settings(StageSettings):
-    encoder: str | None = None
-    """Another encoder than the index has: a catalogue name, a hub id, a folder."""
+    encoder: str | None = Field(None, description="Another encoder than the index has: a catalogue name, a hub id, a folder.")
 
 
 def build(settings: Settings, context: Context) -> Selector:

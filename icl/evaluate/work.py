@@ -1,0 +1,66 @@
+"""What a run really computed and paid: read off the models' own running totals, noted in the store, added up for timing.json."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..protocols import LanguageModel
+
+Counts = dict[str, dict[str, Any]]
+"""`tokens` (a model on this machine) and `usage` (an endpoint): name -> number; a cost without prices is None."""
+_TOKENS = {"computed": "computed", "cached": "cached", "padded": "padding", "naive": "naive", "generated": "generated"}
+"""Attributes of a model's `totals` -> what timing.json calls them."""
+
+
+class Work:
+    """The totals of every model as they were when last asked, so that the difference can be put down to a cell."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[LanguageModel, Counts]] = {}
+
+    def since(self, lm: LanguageModel | None) -> Counts:
+        """What a model has done since the last call for it; at first everything, an endpoint's probe included. Empty if nothing."""
+        if lm is None:
+            return {}
+        found = self.peek(lm)
+        self._last[id(lm)] = lm, measured(lm)
+        return {kind: counts for kind, counts in found.items() if any(counts.values())}
+
+    def peek(self, lm: LanguageModel) -> Counts:
+        """What `since` would say."""
+        _, before = self._last.get(id(lm), (lm, {}))
+        now = measured(lm)
+        return {kind: {name: _less(n, before.get(kind, {}).get(name)) for name, n in counts.items()} for kind, counts in now.items()}
+
+
+def measured(lm: LanguageModel) -> Counts:
+    """The totals that a model offers."""
+    found: Counts = {}
+    totals, usage = getattr(lm, "totals", None), getattr(lm, "usage", None)
+    if totals is not None:
+        found["tokens"] = {name: getattr(totals, attribute) for attribute, name in _TOKENS.items() if hasattr(totals, attribute)}
+    if usage is not None:
+        found["usage"] = dataclasses.asdict(usage)
+    return found
+
+
+def _less(now: Any, before: Any) -> Any:
+    return None if now is None else now - (before or 0)
+
+
+def added(parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> Counts:
+    """The sum; a number that is None everywhere stays None."""
+    total: Counts = {}
+    for part in parts:
+        for kind, counts in part.items():
+            into = total.setdefault(kind, {})
+            for name, n in counts.items():
+                into[name] = n if into.get(name) is None else into[name] + (n or 0)
+    return total
+
+
+def cost_of(counts: Mapping[str, Mapping[str, Any]]) -> float:
+    """Money paid; 0 where nothing has a price."""
+    return float(counts.get("usage", {}).get("cost") or 0.0)

@@ -1,0 +1,216 @@
+"""Prompts to a server that only writes: labels are read out of its text, samples vote, and what the server lost is marked as lost."""
+
+import dataclasses
+import json
+from dataclasses import replace
+
+import pytest
+from openai_server import serve
+from rule_server import Rules
+from small_tasks import LABELS, POOLS, QUERIES, example
+
+import icl
+from icl.errors import CostLimitError, InputError
+from icl.model import RemoteModel
+
+WORDS = {"charged": "billing", "invoice": "billing", "parcel": "delivery", "courier": "delivery", "password": "login", "log": "login"}
+
+
+def query_of(messages):
+    return messages[-1]["content"]
+
+
+def label_by_words(messages, j):
+    """The label of the first word that has one, in a sentence; or nothing that could be read as one."""
+    found = next((label for word, label in WORDS.items() if word in query_of(messages)), None)
+    return f'The queue is "{found.title()}".' if found else "I would rather not say."
+
+
+@pytest.fixture
+def rules():
+    return Rules(label_by_words)
+
+
+@pytest.fixture
+def server(rules):
+    with serve(rules.respond) as served:
+        yield served
+
+
+@pytest.fixture
+def lm(server):
+    model = icl.load_model(f"{server.url}#rules", prices={"input": 1.0, "output": 10.0}, concurrency=4)
+    patience = replace(model.options.patience, first_wait_s=0.01, attempts=2)
+    model._wire.patience = patience
+    return model
+
+
+@pytest.fixture
+def few_shot(lm):
+    def make(kind="classify", pool=None, **options):
+        method = icl.FewShot(lm, **{"retriever": "random", "shots": 2, **options})
+        return method.fit(POOLS[kind]() if pool is None else pool, labels=LABELS if kind == "classify" else (), kind=kind)
+
+    return make
+
+
+def queries(*texts):
+    return [example({"text": text}, None) for text in texts]
+
+
+ASKED = queries("The invoice is wrong", "Where is the parcel", "Hello there", "Forgot my password")
+
+
+def test_labels_are_read_out_of_what_is_written(few_shot, rules, lm):
+    assert isinstance(lm, RemoteModel)
+    assert lm.estimator == "generation"
+    predictor = few_shot()
+    rules.chats.clear()
+    found = predictor.predict(ASKED)
+    assert [p.answer for p in found] == ["billing", "delivery", None, "login"]
+    assert [p.uid for p in found] == [q.uid for q in ASKED]
+    assert all(p.probabilities is None for p in found)
+    assert all(p.candidates == LABELS for p in found)
+    assert found[0].text == 'The queue is "Billing".'
+    assert "none of billing, delivery, login, other" in found[2].why
+    assert not any(p.lost for p in found)  # it did answer, so asking again would not help
+    assert predictor.estimator == "generation"
+    # A server that takes only chat gets turns: two demonstrations, then the query.
+    assert all([m["role"] for m in messages] == ["user", "assistant", "user", "assistant", "user"] for messages in rules.chats)
+    assert {len(p.demonstrations) for p in found} == {2}
+
+
+def test_samples_vote_and_their_shares_are_the_probabilities(few_shot, rules):
+    written = ["billing", "Delivery!", "billing", "who knows", "billing.", "login"]
+    rules.answer = lambda messages, j: written[j % 6]
+    (found,) = few_shot(samples=6, temperature=0.9).predict(ASKED[:1])
+    assert found.answer == "billing"
+    assert found.probabilities == {"billing": 3 / 5, "delivery": 1 / 5, "login": 1 / 5, "other": 0.0}
+    assert not found.tie
+    assert json.loads(found.text) == written
+    rules.answer = lambda messages, j: ["login", "delivery"][j % 2]
+    (tied,) = few_shot(samples=2).predict(ASKED[:1])
+    assert (tied.answer, tied.tie) == ("delivery", True)  # the first in label order
+    rules.answer = lambda messages, j: "who knows"
+    (unread,) = few_shot(samples=3).predict(ASKED[:1])
+    assert unread.answer is None
+    assert unread.probabilities is None
+
+
+def test_samples_work_with_a_model_here(tiny_lm):
+    predictor = icl.FewShot(tiny_lm, retriever="random", shots=1, samples=3, max_new_tokens=4).fit(POOLS["classify"](), labels=LABELS)
+    found = predictor.predict(QUERIES["classify"])
+    assert predictor.estimator == "generation"
+    assert all(len(json.loads(p.text)) == 3 for p in found)
+    assert all(p.answer is None or sum(p.probabilities.values()) == pytest.approx(1) for p in found)
+    n = len(QUERIES["classify"])
+    assert predictor.plan(QUERIES["classify"]).generated == n * 3 * 4
+
+
+def test_choices_by_letter_and_by_text(few_shot, rules):
+    query = example({"question": "What is white"}, None, ("coal", "snow", "blood"))
+    rules.answer = lambda messages, j: "Snow, of course."
+    assert few_shot("choose").predict([query])[0].answer == "snow"
+    by_letter = icl.Template.parse(
+        "---\nkind: choose\ninput: [question]\nchoices: letter\n---\n{% block example %}{{ question }}\n"
+        "{% for choice in choices %}{{ letters[loop.index0] }}. {{ choice }}\n{% endfor %}Answer:{% endblock %}"
+        "{% block answer %} {{ answer }}{% endblock %}",
+        "letters",
+    )
+    rules.answer = lambda messages, j: "B" if "B. snow" in query_of(messages) else "?"
+    (found,) = few_shot("choose", template=by_letter).predict([query])
+    assert found.answer == "snow"
+    assert found.candidates == ("coal", "snow", "blood")
+
+
+def test_answers_in_words_and_rationales(few_shot, rules):
+    rules.answer = lambda messages, j: " Lisbon. "
+    (found,) = few_shot("answer").predict([example({"question": "Capital of Portugal"}, None)])
+    assert (found.answer, found.why) == ("Lisbon.", None)
+    reasoned = icl.Template.parse(
+        "---\ninput: [text]\n---\n{% block example %}Message: {{ text }}{% endblock %}"
+        "{% block rationale %}\nThought: {{ rationale }}{% endblock %}{% block answer %}\nSo the queue is {{ answer }}{% endblock %}",
+        "reasoned",
+    )
+    pool = [replace(e, rationale=f"a message about {e.target}") for e in POOLS["classify"]()]
+    # The label named in the thought must not be taken for the answer.
+    rules.answer = lambda messages, j: "Thought: it looks like delivery, but money is the point\nSo the queue is billing"
+    (found,) = few_shot(pool=pool, template=reasoned).predict(ASKED[:1])
+    assert found.answer == "billing"
+    assert "Thought: a message about" in rules.chats[-1][1]["content"]
+
+
+def test_what_the_server_fails_on_is_lost_and_takes_nothing_with_it(few_shot, rules):
+    rules.fails = lambda messages: 500 if "parcel" in query_of(messages) else None
+    found = few_shot().predict(ASKED)
+    assert [p.answer for p in found] == ["billing", None, None, "login"]
+    assert [p.lost for p in found] == [False, True, False, False]
+    assert "HTTP 500" in found[1].why
+    assert found[1].demonstrations
+
+
+def test_the_cost_limit_keeps_what_was_paid_for(few_shot, lm, rules):
+    predictor = few_shot(max_new_tokens=10)
+    predictor.predict(ASKED[:1])
+    many = queries(*(f"The invoice {i} is wrong" for i in range(40)))
+    paid = lm.usage.cost
+    lm.max_cost = paid + 0.002
+    with pytest.raises(CostLimitError) as caught:
+        predictor.predict(many)
+    done = [p for p in caught.value.results if p is not None]
+    assert len(caught.value.results) == 40
+    assert 0 < len(done) < 40
+    assert {p.answer for p in done} == {"billing"}
+    assert [p.uid for p in done] == [q.uid for q, p in zip(many, caught.value.results, strict=True) if p is not None]
+    assert lm.usage.cost <= lm.max_cost
+    assert lm.usage.cost - paid > 0.001
+
+
+def test_a_plan_is_an_upper_bound_of_what_is_used(few_shot, lm, rules):
+    for options in ({}, {"samples": 3}):
+        predictor = few_shot(max_new_tokens=12, **options)
+        plan = predictor.plan(ASKED)
+        assert plan.generated == len(ASKED) * 12 * options.get("samples", 1)
+        before = lm.usage
+        predictor.predict(ASKED)
+        assert lm.usage.input_tokens - before.input_tokens <= plan.computed - plan.generated
+        assert lm.usage.output_tokens - before.output_tokens <= plan.generated
+
+
+def test_a_server_that_ignores_n_reads_the_prompt_for_every_sample(server, rules):
+    rules.acts_on_n = False
+    rules.answer = lambda messages, j: "billing"
+    lm = icl.load_model(f"{server.url}#rules")
+    predictor = icl.FewShot(lm, retriever="random", shots=2, samples=3, max_new_tokens=12).fit(POOLS["classify"](), labels=LABELS)
+    one = icl.FewShot(lm, retriever="random", shots=2, max_new_tokens=12).fit(POOLS["classify"](), labels=LABELS)
+    assert predictor.plan(ASKED).computed == 3 * one.plan(ASKED).computed
+    rules.chats.clear()
+    predictor.predict(ASKED)
+    assert len(rules.chats) == 3 * len(ASKED)
+
+
+def test_what_needs_log_probabilities_is_refused(few_shot):
+    with pytest.raises(InputError, match=r"read-out 'per_token' needs a label's whole log-likelihood.*text only"):
+        few_shot(readout="per_token")
+    with pytest.raises(InputError, match="takes chat messages only"):
+        few_shot(format="plain")
+    with pytest.raises(InputError) as caught:
+        icl.FewShot(None, samples=0, temperature=0.0)
+    assert {p.field for p in caught.value.problems} == {"samples", "temperature"}
+
+
+def test_a_saved_predictor_names_the_address_and_never_the_key(server, rules, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-canary-0123456789")
+    lm = icl.load_model(f"{server.url}#rules", api_key_env="MY_KEY", prices={"input": 1.0, "output": 2.0})
+    predictor = icl.FewShot(lm, retriever="random", shots=2, samples=2, temperature=0.5).fit(POOLS["classify"](), labels=LABELS)
+    first = predictor.predict(ASKED)
+    predictor.save(tmp_path / "saved")
+    for path in (tmp_path / "saved").rglob("*"):
+        assert not path.is_file() or b"canary" not in path.read_bytes()
+    state = json.loads((tmp_path / "saved" / "predictor.json").read_text())
+    assert state["model"]["reference"] == {"name": f"{server.url}#rules", "api_key_env": "MY_KEY", "prices": {"input": 1.0, "output": 2.0}}
+    again = icl.load(tmp_path / "saved", device="cpu")
+    assert again.prompt("Where is the parcel").messages == predictor.prompt("Where is the parcel").messages
+    assert (again.method.samples, again.method.temperature) == (2, 0.5)
+    assert [dataclasses.astuple(p) for p in again.predict(ASKED)] == [dataclasses.astuple(p) for p in first]
+    assert {h.get("Authorization") for h in server.headers} == {"Bearer sk-canary-0123456789"}
