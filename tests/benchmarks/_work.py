@@ -49,6 +49,10 @@ class Scoring:
     def first(self, n: int) -> Scoring:
         return Scoring(self.name, self.about, self.contexts[:n], self.continuations[:n])
 
+    def turned(self, turn: int) -> Scoring:
+        """The same work with another beginning, so that a run finds nothing that an earlier one left in a cache."""
+        return Scoring(self.name, self.about, _turned(self.contexts, turn), self.continuations)
+
 
 @dataclass(frozen=True)
 class Writing:
@@ -57,6 +61,14 @@ class Writing:
     prompts: tuple[str, ...]
     max_new_tokens: int
     stop: tuple[str, ...]
+
+    def turned(self, turn: int) -> Writing:
+        """As of Scoring."""
+        return Writing(self.name, self.about, _turned(self.prompts, turn), self.max_new_tokens, self.stop)
+
+
+def _turned(texts: tuple[str, ...], turn: int) -> tuple[str, ...]:
+    return tuple(f"{turn}.\n{text}" for text in texts)
 
 
 @dataclass(frozen=True)

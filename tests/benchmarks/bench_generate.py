@@ -7,9 +7,12 @@ of slots. Prefill and decode are reported apart: our prefill is a run that write
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from _common import Setup, best_batch, chosen, finish, opened, parser, rounds, spread
@@ -35,9 +38,14 @@ class Bench:
     """Work -> tokens of each of our texts, from the warm-up."""
     batches: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
     """(peer, work) -> batch size -> seconds, as reckoned."""
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    """Work -> our texts for exactly what the peers are given, from the warm-up."""
+    turns: Iterator[int] = field(default_factory=lambda: count(1))
+    """A number for each of our timed runs: see `Scoring.turned`."""
 
 
 def ours(bench: Bench, work: Writing, max_new_tokens: int) -> tuple[float, list[str]]:
+    work = work.turned(next(bench.turns))
     synchronize(bench.setup.lm.device)
     start = time.perf_counter()
     texts = bench.setup.lm.generate(work.prompts, max_new_tokens=max_new_tokens, stop=work.stop)
@@ -57,9 +65,10 @@ def lengths(bench: Bench, work: Writing, texts: list[str]) -> list[int]:
 
 
 def choose_batches(bench: Bench) -> None:
-    """Our warm-up is a whole run: its texts give the lengths. A batch of `generate` lasts as long as its longest text."""
+    """Our warm-up is a whole run: its texts are compared, and give the lengths. A batch of `generate` lasts as long as its longest text."""
     for work in bench.works:
-        bench.lengths[work.name] = lengths(bench, work, ours(bench, work, work.max_new_tokens)[1])
+        bench.texts[work.name] = bench.setup.lm.generate(work.prompts, max_new_tokens=work.max_new_tokens, stop=work.stop)
+        bench.lengths[work.name] = lengths(bench, work, bench.texts[work.name])
     for name, peer in list(bench.setup.peers.items()):
         try:
             (_reckon if name == "generate" else _try)(bench, name, peer)
@@ -107,22 +116,23 @@ def measure(bench: Bench) -> dict[str, list[tuple[float, Any]]]:
 
 
 def report(bench: Bench, work: Writing, results: dict[str, list[tuple[float, Any]]]) -> dict[str, Any]:
-    mine = spread([seconds for seconds, _ in results[f"ours {work.name}"]])
-    texts = results[f"ours {work.name}"][-1][1]
+    runs = results[f"ours {work.name}"]
+    mine = spread([seconds for seconds, _ in runs])
     prefill = spread([seconds for seconds, _ in results["ours prefill"]])["median_s"]
-    n_tokens = lengths(bench, work, texts)
+    written = round(statistics.median(sum(lengths(bench, work, texts)) for _, texts in runs))
+    texts = bench.texts[work.name]
     found: dict[str, Any] = {
         "work": work.name,
         "about": work.about,
-        "shortest": min(n_tokens),
-        "longest": max(n_tokens),
-        "ours": {**mine, **_apart(mine["median_s"], prefill, sum(n_tokens))},
+        "shortest": min(bench.lengths[work.name]),
+        "longest": max(bench.lengths[work.name]),
+        "ours": {**mine, **_apart(mine["median_s"], prefill, written)},
         "peers": {},
     }
     for name in bench.setup.peers:
-        runs = results[f"{name} {work.name}"]
-        times = spread([seconds for seconds, _ in runs])
-        last = runs[-1][1]
+        done = results[f"{name} {work.name}"]
+        times = spread([seconds for seconds, _ in done])
+        last = done[-1][1]
         first = last["prefill_s"] if name == "generate" else results[f"{name} prefill"][-1][0]
         found["peers"][name] = {
             "batch": best_batch(bench.batches[name, work.name]),

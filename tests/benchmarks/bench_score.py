@@ -2,7 +2,9 @@
 
 W1 to W4 (see `_work.py`), tokenising included on all sides. Our side and the dense passes behind the limit run in every round, peers in turn
 between them. A peer's batch size is the best on a quarter of the work. OpenICL's plan and vLLM share nothing between queries when they give a
-prompt's log-probabilities, so they are measured on an eighth of the queries and scaled by tokens, unless `--whole` is given. Exactness is a matter of fp32: `--dtype float32`. The last line is JSON.
+prompt's log-probabilities, so they are measured on an eighth of the queries and scaled by tokens, unless `--whole` is given. Each of our runs
+begins with a number of its own, a few tokens more than the peers read, so that none finds a prompt that an earlier one has left in a cache.
+Exactness is a matter of fp32: `--dtype float32`. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from _common import Setup, best_batch, chosen, finish, opened, parser, rounds, spread
@@ -38,6 +42,8 @@ class Bench:
     """All of the work for every peer."""
     batches: dict[tuple[str, str], dict[int, float]] = field(default_factory=dict)
     """(peer, work) -> batch size -> seconds on a part."""
+    turns: Iterator[int] = field(default_factory=lambda: count(1))
+    """A number for each of our runs: see `Scoring.turned`."""
 
     def part(self, peer: str, work: Scoring) -> Scoring:
         """What a peer is measured on."""
@@ -49,6 +55,7 @@ class Bench:
 
 
 def ours(bench: Bench, work: Scoring) -> tuple[float, Any]:
+    work = work.turned(next(bench.turns))
     synchronize(bench.setup.lm.device)
     start = time.perf_counter()
     values = bench.setup.lm.loglikelihoods(work.contexts, work.continuations)
@@ -58,6 +65,7 @@ def ours(bench: Bench, work: Scoring) -> tuple[float, Any]:
 
 def planned(bench: Bench, work: Scoring) -> tuple[float, Any]:
     """Tokenising and planning alone."""
+    work = work.turned(next(bench.turns))
     start = time.perf_counter()
     counts = bench.setup.lm.plan(work.contexts, work.continuations)
     return time.perf_counter() - start, counts
@@ -127,15 +135,16 @@ def compared(mine: Any, other: Any, n_tokens: list[list[int]]) -> dict[str, Any]
 def report(bench: Bench, work: Scoring, results: dict[str, list[tuple[float, Any]]], rate: float) -> dict[str, Any]:
     tree = unique(bench.setup.loaded.tokenizer, work.contexts, work.continuations)
     limit = cost(bench.setup.loaded.model).of(tree) / rate
-    runs = results[f"ours {work.name}"]
-    mine = spread([seconds for seconds, _ in runs])
+    mine = spread([seconds for seconds, _ in results[f"ours {work.name}"]])
+    lm = bench.setup.lm
+    values = lm.loglikelihoods(work.contexts, work.continuations)  # of exactly what the peers are given, untimed
     encoded = bench.setup.loaded.encoded(work.contexts, work.continuations)
     n_tokens = [[len(ids) - before for ids, before in item] for item in encoded]
     found: dict[str, Any] = {
         "work": work.name,
         "about": work.about,
         "unique_tokens": tree.tokens,
-        "computed_tokens": results[f"plan {work.name}"][0][1].computed,
+        "computed_tokens": lm.plan(work.contexts, work.continuations).computed,
         "naive_tokens": tree.naive,
         "read_positions": tree.reads,
         "limit_s": round(limit, 4),
@@ -151,7 +160,7 @@ def report(bench: Bench, work: Scoring, results: dict[str, list[tuple[float, Any
         times = spread([seconds * scale for seconds, _ in done])
         entry = {"batch": best_batch(bench.batches[name, work.name]), **times, "ratio": round(times["median_s"] / mine["median_s"], 2)}
         entry["share_of_limit"] = round(limit / times["median_s"], 4)
-        entry |= compared(runs[-1][1], done[-1][1], n_tokens)
+        entry |= compared(values, done[-1][1], n_tokens)
         if len(part.contexts) < len(work.contexts):
             entry["measured_on"] = f"{len(part.contexts)} of {len(work.contexts)} queries, scaled by tokens"
         found["peers"][name] = entry
