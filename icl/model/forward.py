@@ -85,7 +85,8 @@ def gathered_logits(model: Any, inputs: dict[str, Any], batch_at: torch.Tensor, 
     (scaling, soft-capping) still happens."""
 
     def gather(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (args[0][batch_at, node_at].unsqueeze(0), *args[1:])
+        hidden = args[0]  # on the device of the last layers, where a model lies on several
+        return (hidden[batch_at.to(hidden.device), node_at.to(hidden.device)].unsqueeze(0), *args[1:])
 
     head = model.get_output_embeddings()
     if head is None:

@@ -122,11 +122,17 @@ def _loaded(source: _Source, device: str, dtype: str | None, options: Mapping[st
     if source.adapter is not None:
         model = _adapted(model, source.adapter)
     tokenizer = load_tokenizer(source.name, revision=source.revision)
+    from .check import FP32_TOLERANCE, tolerance
+
     if seq2seq:
         from .encoder_decoder import Seq2SeqModel as Kind
     else:
         from .torch_lm import TorchModel as Kind  # type: ignore[assignment]
-    return Kind(model, tokenizer, name=source.name, identity=_identity(source, model), **options)
+    lm = Kind(model, tokenizer, name=source.name, identity=_identity(source, model), **options)
+    if tolerance(model) > FP32_TOLERANCE:
+        how = f"{lm.dtype}, quantised" if getattr(model, "quantization_method", None) is not None else lm.dtype
+        note(f"'{source.name}' ({how}): equal work in other batches gave scores up to {lm.examined.deviation:.1g} nat apart")
+    return lm
 
 
 def load_codec(tokenizer: str | Path | Callable[[str], int | Sequence[int]]) -> PromptCodec:

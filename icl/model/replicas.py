@@ -53,6 +53,11 @@ class Replicas:
         return ",".join(model.device for model in self.models)
 
     @property
+    def examined(self) -> Any:
+        """What the check at load time found, for the first of them."""
+        return getattr(self.models[0], "examined", None)
+
+    @property
     def codec(self) -> PromptCodec:
         return self.models[0].codec
 

@@ -61,10 +61,10 @@ def test_an_adapter_changes_scores_and_fingerprint(folder, tmp_path):
         ({"name": "smolm2"}, "Did you mean 'smollm2'?"),
         ({"name": "org/no-such-model"}, "there is no model 'org/no-such-model'"),
         ({"name": "minilm"}, "is a sentence encoder"),
-        ({"name": "https://localhost/v1#m"}, "remote models are not part of this version"),
         ({"name": "smollm2", "dtype": "float23"}, "Did you mean 'float32'"),
         ({"name": "smollm2", "quantization": "3bit"}, "is no quantisation"),
         ({"name": "smollm2", "revision": "main"}, "has no revisions"),
+        ({"name": "smollm2", "device": "cpu,kuda"}, "'kuda' is no device here"),
     ],
 )
 def test_what_cannot_be_loaded_says_what_to_do(arguments, message):
@@ -99,6 +99,56 @@ def test_quantisation_needs_its_extra(folder):
         pytest.skip("bitsandbytes is installed")
     with pytest.raises(MissingExtraError, match="bitsandbytes"):
         icl.load_model(str(folder), quantization="8bit")
+
+
+def write_gguf(path):
+    """The tiny Llama as llama.cpp keeps it: blocks of 8 bits, rotary halves interleaved, the tokenizer inside."""
+    import json
+
+    import gguf
+    import numpy as np
+
+    model, tokenizer = tiny.model("llama"), tiny.tokenizer()
+    config, merges = model.config, json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    out = gguf.GGUFWriter(str(path), "llama")
+    for key, value in (
+        ("context_length", 512), ("embedding_length", 32), ("block_count", 2), ("feed_forward_length", 48), ("head_count", 4),
+        ("head_count_kv", 2), ("layer_norm_rms_eps", config.rms_norm_eps), ("rope_freq_base", 10000.0), ("vocab_size", config.vocab_size),
+        ("tokenizer_model", "gpt2"), ("token_list", [tokenizer.convert_ids_to_tokens(i) or f"<{i}>" for i in range(config.vocab_size)]),
+        ("token_types", [1] * config.vocab_size), ("token_merges", [" ".join(pair) for pair in merges]), ("bos_token_id", 0),
+        ("eos_token_id", 1),
+    ):  # fmt: skip
+        getattr(out, f"add_{key}")(value)
+    names, q8 = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2), gguf.GGMLQuantizationType.Q8_0
+    for name, tensor in model.state_dict().items():
+        base, suffix = name.rsplit(".", 1)
+        values = tensor.numpy()
+        for part, heads in (("q_proj", 4), ("k_proj", 2)):
+            if base.endswith(part):
+                values = values.reshape(heads, 2, -1, 32).swapaxes(1, 2).reshape(values.shape)
+        if values.ndim == 2 and values.shape[1] % 32 == 0:
+            out.add_tensor(f"{names.get_name(base)}.{suffix}", gguf.quants.quantize(values, q8), raw_dtype=q8)
+        else:
+            out.add_tensor(f"{names.get_name(base)}.{suffix}", values.astype(np.float32))
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+
+def test_a_gguf_file(tmp_path):
+    write_gguf(tmp_path / "tiny.Q8_0.gguf")
+    lm, plain = icl.load_model(str(tmp_path / "tiny.Q8_0.gguf"), device="cpu"), tiny.lm("llama")
+    assert lm.examined.deviation <= 1e-4  # read into fp32, it is as exact as any fp32 model
+    assert lm.examined.path == plain.examined.path
+    assert lm.codec.plain("Review: a film").ids == plain.codec.plain("Review: a film").ids
+    found, expected = (
+        lm.loglikelihoods(["Review: a film"], [[" good", " bad"]]),
+        plain.loglikelihoods(["Review: a film"], [[" good", " bad"]]),
+    )
+    assert found[0] == pytest.approx(expected[0], rel=0.02)
+    assert found != expected
+    assert icl.load_model(**lm.reference).fingerprint == lm.fingerprint
 
 
 def test_a_broken_folder_is_a_clear_error(folder, tmp_path):
