@@ -5,6 +5,7 @@ What is wrong with the data is found here, before any work.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,7 +120,7 @@ class Prepared:
         for key in dict.fromkeys(cell.model for cell in self.cells if cell.model is not None):
             lm = self.lm(key)
             facts = {"fingerprint": lm.fingerprint, "dtype": lm.dtype, "device": lm.device, "window": lm.window}
-            models[key] = {**facts, "estimator": lm.estimator}
+            models[key] = {**facts, "estimator": lm.estimator, **_examined(lm)}
         if len(models) > 1:  # the first one runs first
             self._lm = None
         tasks = {
@@ -145,6 +146,15 @@ class Prepared:
             models=models,
             encoders={name: encoder.fingerprint for name, encoder in self.encoders.items()},
         )
+
+
+def _examined(lm: LanguageModel) -> dict[str, str]:
+    """For a model on this machine: how it scores, and the power of ten that bounds how far that was from one plain sequence at a time."""
+    found = getattr(lm, "examined", None)
+    if found is None:
+        return {}
+    bound = f"1e{math.ceil(math.log10(found.deviation))}" if found.deviation else "0"
+    return {"path": found.path, "deviation_nats": bound}
 
 
 def prepare(

@@ -64,7 +64,7 @@ class Seq2SeqModel:
     (BART's `<s>`, a language's code); none of these is scored. A continuation is encoded alone, without its leading white space: that
     stands for the border between prompt and answer, which lies between encoder and decoder here. The sum runs over the
     continuation's own tokens; the end of the sequence behind them is not scored. So does lm-evaluation-harness 0.4 (there the space
-    stays, which for T5 gives the same tokens); T0 and T5's own rank classification add the end of the sequence. A continuation without
+    stays, which for T5 gives the same tokens); T0 adds the end of the sequence. A continuation without
     tokens of its own is scored by the end of the sequence alone. OpenICL gives such models no decoder input at all.
 
     Greedy and sampled text uses the model's raw distribution; beams, forced ends or forbidden repetitions that a checkpoint's
