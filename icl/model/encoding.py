@@ -106,7 +106,10 @@ def _by_cuts(tokens: Tokenization, heads: Sequence[Head], continuations: Sequenc
 
 def _as_joint(tokens: Tokenization, head: Head, continuation: str, found: Split | None) -> bool:
     [joint] = tokens.whole([head.tail + continuation], after_control=head.after_control)
-    return found is not None and (*found.prefix, *found.continuations[0]) == (*head.ids[: head.n_head], *joint)
+    if found is None:
+        return False
+    prefix = found.prefix if found.conditioned == "context" else ()  # else it stands for an empty one
+    return (*prefix, *found.continuations[0]) == (*head.ids[: head.n_head], *joint)
 
 
 def _jointly(tokens: Tokenization, heads: Sequence[Head], continuations: Sequence[Sequence[str]]) -> list[Split]:

@@ -169,11 +169,19 @@ class Tokenization:
             encodings = backend.encode_batch_fast([_LONE.sub("\ufffd", text) for text in texts], add_special_tokens=False)
         return [encoding.ids[strip:] for encoding in encodings]
 
+    @cached_property
+    def _reachable(self) -> tuple[str, ...]:
+        """Control tokens whose text plain encoding turns into a control token; only they are broken up, so that a text reads the same
+        beside one as without."""
+        tried = {text: self._raw([text, f" {text}", f"a{text}", f"{text} a"], after_control=False) for text in self.controls}
+        found = tuple(text for text, each in tried.items() if any(not self._unsafe_ids.isdisjoint(ids) for ids in each))
+        return found or tuple(self.controls)
+
     def _broken(self, text: str) -> list[int]:
         """For vocabularies that hold a control token's text as an ordinary piece too: encode its characters one by one."""
         pieces, at = [], 0
         while at < len(text):
-            found = [(where, -len(control), control) for control in self.controls if (where := text.find(control, at)) >= 0]
+            found = [(where, -len(control), control) for control in self._reachable if (where := text.find(control, at)) >= 0]
             if not found:
                 break
             where, _, control = min(found)
