@@ -194,6 +194,8 @@ def run(
     started = time.perf_counter()
     loaded = _load(suite, limit, overrides, places)
     _check_cost(loaded, max_cost)
+    if retry_failed and out is None:
+        raise InputError(Problem("there is nothing to try again in a new folder", "Name the run's folder with out (--out).", field="out"))
     folder = Path(out) if out is not None else _new_folder(loaded.name)
     refuse_if_busy(folder)
     prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=places.get("data_root"), cache=cache)
