@@ -171,4 +171,6 @@ def _rust(pattern: re.Pattern[str]) -> str:
     flags = "".join(letter for flag, letter in _FLAGS.items() if pattern.flags & flag)
     if pattern.flags & (re.VERBOSE | re.ASCII):
         raise InputError(Problem(f"the expression {pattern.pattern!r} has the flag VERBOSE or ASCII", "Write it without."))
-    return f"(?{flags})(?:{pattern.pattern})" if flags else pattern.pattern
+    # Only 0 to 9 are digits here: which others there are depends on the version of Unicode, of which the two sides have different ones.
+    plain = re.sub(r"\\(.)", lambda found: "[0-9]" if found[1] == "d" else found[0], pattern.pattern, flags=re.DOTALL)
+    return f"(?{flags})(?:{plain})" if flags else plain

@@ -34,16 +34,15 @@ class Pending:
     writers: deque[Writer]
 
 
-def streams(prompts: Sequence[tuple[int, ...]], writers: Sequence[Sequence[Writer]]) -> list[list[Pending]]:
-    """What is written in one stream each, in the order of the prefix tree: `writers[i]` are the texts that continue `prompts[i]`.
+def streams(writers: Sequence[Writer]) -> list[list[Pending]]:
+    """The texts that are written in one stream each, in the order of the prefix tree.
 
     Equal prompts are one. Texts that have begun go on behind what they already hold.
     """
     wanted: dict[tuple[int, ...], list[Writer]] = {}
-    for prompt, found in zip(prompts, writers, strict=True):
-        for writer in found:
-            if not writer.done and writer.limit > 0:
-                wanted.setdefault((*prompt, *writer.ids), []).append(writer)
+    for writer in writers:
+        if not writer.done and writer.limit > 0:
+            wanted.setdefault((*writer.prompt, *writer.ids), []).append(writer)
     order = sorted(wanted)
     tails = grow(order, [len(wanted[prompt]) for prompt in order])
     pending = [Pending(tail, deque(wanted[prompt])) for tail, prompt in zip(tails, order, strict=True)]

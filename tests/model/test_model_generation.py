@@ -2,11 +2,14 @@
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import tiny
 import torch
+import transformers
 
+from icl.model import continuous
 from icl.model.branches import grow
 from icl.model.decoding import Ending, Writer
 from icl.model.stream import Stream, deviation, streams
@@ -45,7 +48,7 @@ def ids_written(lm, prompts, n, **limits):
     ids = [lm.codec.plain(p).ids for p in prompts]
     writers = [[Writer(p, None, n)] for p in ids]
     lm.writing.limits = replace(lm.limits, **limits)
-    lm.writing._stream(ids, writers, Ending((), lm.writing.end_ids, lm.codec.tokens.decode))
+    lm.writing._stream([w for [w] in writers], Ending((), lm.writing.end_ids, lm.codec.tokens.decode))
     return [group[0].ids for group in writers]
 
 
@@ -101,7 +104,7 @@ def test_texts_leave_and_enter():
     lm = tiny.lm("llama")
     ids = [lm.codec.plain(p).ids for p in PROMPTS]
     writers = [[Writer(p, None, limit)] for p, limit in zip(ids, [3, 20, 5, 9, 1, 14, 2, 8, 30, 4, 6], strict=True)]
-    [pending] = streams(ids, writers)
+    [pending] = streams([w for [w] in writers])
     stream = Stream(lm.model, pending, lm.limits, 4)
     sizes, step = [], stream.rows.step
 
@@ -177,7 +180,7 @@ def test_one_long_prompt_does_not_shorten_or_widen_the_others():
     found = lm.write([long, "x"], max_new_tokens=20, stop=())
     assert [texts[0].n_tokens for texts in found] == [7, 20]
     ids = [(7,) * 3000, *[(8, i) for i in range(9)]]
-    sizes = [len(group) for group in streams(ids, [[Writer(p, None, 20)] for p in ids])]
+    sizes = [len(group) for group in streams([Writer(p, None, 20) for p in ids])]
     assert sizes == [1, 9]
 
 
@@ -198,3 +201,54 @@ def test_the_tree_holds_every_prompt(seed):
             assert not tail.kept
         for segment in segments.values():
             assert segment.waiting == sum(n for tail, n in zip(tails, copies, strict=True) if segment in tail.chain())
+
+
+def continuously(lm, expected):
+    """What is left after the results were taken is written by our way; all must be as expected. Returns who was done before."""
+    writers = [Writer(lm.codec.plain(p).ids, None, 12) for p in PROMPTS]
+    ending = Ending(("\n",), lm.writing.end_ids, lm.codec.tokens.decode)
+    assert continuous.write_continuously(lm.model, writers, ending) >= sum(len(w.ids) for w in writers) > 0
+    done = [w.done for w in writers]
+    lm.writing._stream(writers, ending)
+    assert [(w.text, w.ended) for w in writers] == [(w.text, w.ended) for [w] in expected]
+    return done
+
+
+@pytest.mark.slow
+def test_continuous_batching_of_transformers(monkeypatch):
+    small = partial(transformers.ContinuousBatchingConfig, page_size=32, num_blocks=64, max_batch_tokens=128)
+    monkeypatch.setattr(transformers, "ContinuousBatchingConfig", small)
+    lm = tiny.lm("llama")
+    assert all(continuously(lm, lm.write(PROMPTS, max_new_tokens=12)))
+    assert lm.model.config._attn_implementation == "sdpa"
+
+
+def test_results_of_continuous_batching_are_checked(monkeypatch):
+    """What failed, is short, is unknown or did not come back is written by our way."""
+    from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
+
+    lm = tiny.lm("llama")
+    expected = lm.write(PROMPTS, max_new_tokens=12)
+    plain = [Writer(lm.codec.plain(p).ids, None, 12) for p in PROMPTS]
+    lm.writing._stream(plain, Ending((), lm.writing.end_ids, lm.codec.tokens.decode))
+
+    def results(model, writers, ending):
+        found = [GenerationOutput(str(i), list(w.prompt), list(w.ids), status=RequestStatus.FINISHED) for i, w in enumerate(plain)]
+        found[0].error = "lost"
+        found[1].generated_tokens = found[1].generated_tokens[:1]
+        found[2].status = RequestStatus.DECODING
+        found[3].prompt_ids = [1, 2, 3]
+        return [*found[4:-1], *found[:4], found[4]]  # in another order, as they finish; one twice, the last not at all
+
+    monkeypatch.setattr(continuous, "_results", results)
+    done = continuously(lm, expected)
+    assert not done[0]
+    assert not done[2]
+    assert not done[3]
+    assert not done[-1]
+    assert sum(done) >= len(PROMPTS) - 5
+    monkeypatch.undo()
+    monkeypatch.setattr(lm.model, "generate_batch", lambda **_: (_ for _ in ()).throw(RuntimeError("no pages")))
+    writer = Writer((5, 6), None, 4)
+    assert continuous.write_continuously(lm.model, [writer], Ending((), frozenset(), lm.codec.tokens.decode)) == 0
+    assert not writer.ids
