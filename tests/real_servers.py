@@ -18,7 +18,7 @@ from pathlib import Path
 _LLAMACPP = """
 import sys, time, xllamacpp
 params = xllamacpp.CommonParams()
-params.model.path, params.model_alias, params.hostname, params.port = sys.argv[1], {"smollm2"}, "127.0.0.1", int(sys.argv[2])
+params.model.path, params.model_alias, params.hostnames, params.port = sys.argv[1], {"smollm2"}, ["127.0.0.1"], int(sys.argv[2])
 params.n_parallel, params.n_ctx, params.n_gpu_layers = 2, 4096, 0
 server = xllamacpp.Server(params)
 print(server.listening_address, flush=True)

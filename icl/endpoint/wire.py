@@ -154,10 +154,12 @@ class _Sending:
             if self.limit is not None:
                 return
             job = self.jobs[i]
-            if self.stopped is None and not await self.wire.meter.reserve(job.worst, self.settled):
-                self._over_limit()
-                return
-            result = GivenUp(self._why_stopped()) if self.stopped is not None else await self._job(client, job)
+            result: Any = GivenUp(self._why_stopped())
+            if self.stopped is None:
+                if not await self.wire.meter.reserve(job.worst, self.settled):
+                    self._over_limit()
+                    return
+                result = await self._job(client, job)
             self.results[i] = result
             if isinstance(result, GivenUp):
                 self.wire.meter.failed += 1
@@ -175,20 +177,21 @@ class _Sending:
         """The value of one request whose worst case is reserved, or GivenUp."""
         meter, patience = self.wire.meter, self.wire.patience
         deadline = time.monotonic() + patience.total_s
-        failure = _Attempt("no attempt was made", again=False)
-        same = 0
+        failure: _Attempt | None = None
+        attempts = same = 0
         try:
             for attempt in range(patience.attempts):
                 await self._sleep(self.quiet_until - time.monotonic())
                 left = deadline - time.monotonic()
                 if self.stopped is not None or left <= 0:
                     break
+                attempts += 1
                 meter.requests += 1
                 meter.retries += attempt > 0
                 try:
                     value = await self._attempt(client, job, min(patience.attempt_s, left))
                 except _Attempt as error:
-                    same = same + 1 if error.why == failure.why else 1
+                    same = same + 1 if failure is not None and error.why == failure.why else 1
                     failure = error
                 else:
                     self.wire.in_a_row = 0
@@ -203,7 +206,11 @@ class _Sending:
                 await self._sleep(wait)
         finally:
             await meter.settle(job.worst, self.settled)
-        return self._given_up(failure, attempt + 1)
+        if failure is None:
+            return GivenUp(
+                self._why_stopped() if self.stopped is not None else f"the server asks to wait longer than {patience.total_s:.0f} s"
+            )
+        return self._given_up(failure, attempts)
 
     def _wait(self, failure: _Attempt, attempt: int) -> float:
         patience = self.wire.patience

@@ -1,5 +1,6 @@
 """Under faults of every kind no item is lost, none gets another's answer, none becomes a zero; a dead server is given up in time."""
 
+import contextlib
 import logging
 import os
 import time
@@ -11,11 +12,13 @@ from openai_server import Refused, serve
 
 from icl import load_model
 from icl.endpoint.wire import retry_after
-from icl.errors import IclError, InputError
+from icl.errors import CostLimitError, IclError, InputError
 from icl.model import Answer, Failed, RemoteModel
+from icl.model.remote.probe import Capabilities
 from icl.values import LabelScores
 
 KEY = "sk-canary-0123456789abcdef/+="
+KNOWN: list[Capabilities] = []
 
 
 def load(served, *, timeout=0.6, wait=0.01, attempts=12, in_a_row=10, **options) -> RemoteModel:
@@ -25,6 +28,15 @@ def load(served, *, timeout=0.6, wait=0.01, attempts=12, in_a_row=10, **options)
         model.options.patience, attempt_s=timeout, first_wait_s=wait, longest_wait_s=0.2, attempts=attempts, in_a_row=in_a_row
     )
     model._wire.patience = model._probing.patience = patience
+    return model
+
+
+def probed(served, **options) -> RemoteModel:
+    """As `load`, with what a probe found on the same server before: probing it anew in every test takes a second each."""
+    model = load(served, **options)
+    if not KNOWN:
+        KNOWN.append(model.capabilities)
+    vars(model)["capabilities"] = KNOWN[0]
     return model
 
 
@@ -50,8 +62,7 @@ def check(served, faults, model, n):
 def test_a_third_of_faults_changes_no_result():
     faults = Faults(0.0)
     with serve(respond, faults) as served:
-        model = load(served, concurrency=16)
-        _ = model.capabilities
+        model = probed(served, concurrency=16)
         faults.rate = 0.3
         check(served, faults, model, 200)
     assert model.usage.retries > 50
@@ -69,8 +80,7 @@ def test_a_third_of_faults_from_the_first_request_on_changes_no_result_of_2000_i
 def test_an_item_that_always_fails_says_so_and_is_no_zero(kind):
     faults = Faults(0.0, only=(kind,), hang_s=0.3)
     with serve(respond, faults) as served:
-        model = load(served, timeout=0.15, attempts=2)
-        _ = model.capabilities
+        model = probed(served, timeout=0.15, attempts=2)
         faults.rate = 1.0
         (scores,) = model.scores(["item number 1 says:"], [[" yes", " no"]])
         (answer,) = model.answers(["item number 1 says:"])
@@ -88,8 +98,7 @@ def test_an_item_that_always_fails_says_so_and_is_no_zero(kind):
 def test_reordered_choices_are_put_in_order():
     faults = Faults(0.0, only=("reordered",))
     with serve(respond, faults) as served:
-        model = load(served)
-        _ = model.capabilities
+        model = probed(served)
         faults.rate = 1.0
         (scores,) = model.scores(["a b"], [[" yes", " no", " maybe so"]])
     assert scores.sums == pytest.approx([score("a b", text) for text in (" yes", " no", " maybe so")])
@@ -98,8 +107,7 @@ def test_reordered_choices_are_put_in_order():
 def test_a_dead_server_is_given_up_and_the_rest_is_not_sent():
     faults = Faults(0.0, only=("500",))
     with serve(respond, faults) as served:
-        model = load(served, attempts=2, in_a_row=5, concurrency=2)
-        _ = model.capabilities
+        model = probed(served, attempts=2, in_a_row=5, concurrency=2)
         faults.rate = 1.0
         before = len(served.bodies)
         answers = model.answers([f"item {i}" for i in range(500)])
@@ -112,6 +120,22 @@ def test_a_dead_server_is_given_up_and_the_rest_is_not_sent():
         assert len(served.bodies) - before <= 4  # known to be down: one failure is enough
         faults.rate = 0.0
         assert all(answer.why is None for answer in model.answers([f"item {i}" for i in range(20)]))
+
+
+def test_a_dead_server_leaves_nothing_reserved_under_a_cost_limit():
+    faults = Faults(0.0, only=("reset",))
+    with serve(respond, faults) as served:
+        model = probed(served, attempts=2, in_a_row=3, concurrency=6, prices={"input": 0, "output": 10.0})
+        spent = model.usage.cost
+        model.max_cost = spent + 0.0025  # 250 tokens: 3 requests at once, 6 want to go
+        faults.rate = 1.0
+        with contextlib.suppress(CostLimitError):
+            model.answers([f"item {i}" for i in range(50)], max_new_tokens=80)
+        lost = model.usage.cost - spent
+        assert 0 < lost <= 0.0025 + 1e-9  # what broke off may have been billed
+        faults.rate = 0.0
+        model.max_cost += 0.1
+        assert all(answer.why is None for answer in model.answers([f"item {i}" for i in range(20)], max_new_tokens=80))
 
 
 def test_what_is_wrong_with_an_item_is_not_tried_again():
@@ -133,8 +157,7 @@ def test_what_is_wrong_with_an_item_is_not_tried_again():
 def test_time_for_one_request_is_bounded():
     faults = Faults(0.0, only=("slow drip",), hang_s=5.0)
     with serve(respond, faults) as served:
-        model = load(served, timeout=0.2, attempts=100)
-        _ = model.capabilities
+        model = probed(served, timeout=0.2, attempts=100)
         model._wire.patience = replace(model._wire.patience, total_s=0.7)
         faults.rate = 1.0
         started = time.monotonic()
@@ -162,8 +185,7 @@ def test_a_server_that_asks_to_wait_is_waited_for():
             return True
 
     with serve(busy, Once()) as served:
-        model = load(served, concurrency=4)
-        _ = model.capabilities
+        model = probed(served, concurrency=4)
         model._wire.patience = replace(model._wire.patience, longest_wait_s=5.0)
         assert all(answer.why is None for answer in model.answers([f"item {i}" for i in range(4)], max_new_tokens=7))
     assert asked[-1] - asked[0] >= 0.45

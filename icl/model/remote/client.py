@@ -123,10 +123,11 @@ class RemoteModel:
 
     def described(self) -> list[str]:
         """Lines for people: what the server can really do, and what finding it out has used."""
+        found = self.capabilities
         used = self.usage
         tokens = "estimated from the length of texts" if self.counts_are_estimates else "counted with the tokenizer given"
         return [
-            *self.capabilities.lines(),
+            *found.lines(),
             f"token counts: {tokens}; fingerprint: {self.fingerprint}",
             f"this took {used.requests} requests, {used.input_tokens:,} input and {used.output_tokens:,} output tokens",
         ]

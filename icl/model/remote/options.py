@@ -43,13 +43,20 @@ class RemoteOptions:
         return Patience(attempt_s=self.timeout, total_s=max(900.0, 4 * self.timeout))
 
     def given(self) -> dict[str, Any]:
-        """The options that differ from the defaults, for a saved reference. The cost limit is of a run, not of a model."""
+        """The options that differ from the defaults, for a saved reference: what JSON can hold. The cost limit is of a run, not of a model,
+        and a function that counts tokens cannot be saved; without it they are estimated."""
         default = RemoteOptions()
-        return {
-            option.name: value
-            for option in fields(self)
-            if option.name != "max_cost" and (value := getattr(self, option.name)) != getattr(default, option.name)
-        }
+        found = {option.name: getattr(self, option.name) for option in fields(self) if option.name != "max_cost"}
+        tokenizer = self.tokenizer
+        if tokenizer is not None:
+            found["tokenizer"] = None if callable(tokenizer) else _absolute(tokenizer)
+        return {name: value for name, value in found.items() if value != getattr(default, name)}
+
+
+def _absolute(tokenizer: str | Path) -> str:
+    """A folder by its full path, so that the reference holds elsewhere; names as they are."""
+    path = Path(tokenizer).expanduser()
+    return str(path.resolve()) if path.exists() else str(tokenizer)
 
 
 def remote_options(given: Mapping[str, Any]) -> RemoteOptions:

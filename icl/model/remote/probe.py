@@ -33,6 +33,8 @@ _EQUAL_NAT = 0.05
 """16-bit servers differ by so much from one batch to the next."""
 _LONG = 16
 _SAME = 3
+SAMPLES = 8
+"""Texts in one request, at most: what the probe asks for. llama.cpp refuses more than it has slots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ def _acts(base: _Probe, found: Capabilities, greedy: _Written) -> Capabilities:
     jobs = [
         job(_FIRST, _LONG, _written, temperature=0),
         *(job(_OPEN, _LONG, _written, seed=seed, **hot) for seed in (11, 11, 12, 13)),
-        job(_OPEN, _LONG, lambda data: _read_texts(data, 3), n=3, **hot),
+        job(_OPEN, _LONG, lambda data: _read_texts(data, SAMPLES), n=SAMPLES, **hot),
         job(_FIRST, _LONG, _written, temperature=0, stop=[middle or "."]),
     ]
     again, *seeded, several, stopped = base.ask(jobs)

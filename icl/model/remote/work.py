@@ -14,14 +14,14 @@ from ..codec import TokenizerCodec
 from ..encoding import Context, encoded_context, encoded_splits
 from .codec import RemoteCodec
 from .dialect import CHAT, COMPLETIONS, Dialect
-from .probe import Capabilities, echo_fields
+from .probe import SAMPLES, Capabilities, echo_fields
 from .scoring import first_token_scores, ids_reader, split_scores, text_reader, text_scores
 from .shapes import choices, text_of, top_of
 from .values import Answer, Failed
 
 T = TypeVar("T")
 _PER_REQUEST = 16
-"""Prompts, or samples, in one request: few enough that a failure costs little."""
+"""Prompts in one request: few enough that a failure costs little."""
 _STOPS = 4
 """More stop strings are refused by some; all are applied again here."""
 _TURN_TOKENS = 8
@@ -148,7 +148,7 @@ class Worker:
 
     def per_request(self, n: int) -> int:
         """How many of n texts one request gives."""
-        return min(n, _PER_REQUEST) if self.found.n else 1
+        return min(n, SAMPLES) if self.found.n else 1
 
     def _asked(self, context: Context, n_new: int) -> tuple[str, Any, int, str] | str:
         """(endpoint, prompt or messages, tokens of it, what it is known by), or why it cannot be asked."""
