@@ -97,10 +97,19 @@ def _local_lines(lm: TorchModel | Seq2SeqModel) -> list[str]:
     return [
         f"architecture: {type(model).__name__}, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {weights}",
         f"path: {lm.examined.path} ({lm.examined.why}; largest deviation {lm.examined.deviation:.1e} nat)",
-        f"generation: {'prompts of different lengths in one batch' if lm.examined.left_padding else 'prompts of one length at a time'}",
+        f"generation: {_generation(lm)}",
         f"control tokens: {len(tokens.controls)}; {around}; chat template: {chat}",
         f"fingerprint: {lm.fingerprint}",
     ]
+
+
+def _generation(lm: TorchModel | Seq2SeqModel) -> str:
+    from .torch_lm import TorchModel
+
+    if isinstance(lm, TorchModel) and lm.writing.why_plain is None:
+        return "shared beginnings are read once, texts enter and leave one by one"
+    why = f", since {lm.writing.why_plain}" if isinstance(lm, TorchModel) else ""
+    return ("prompts of different lengths in one batch" if lm.examined.left_padding else "prompts of one length at a time") + why
 
 
 _CONTEXTS = ("The capital of France is", "Review: a moving, quiet film.\nSentiment:", "2 + 2 =")
