@@ -94,11 +94,14 @@ class _Running:
             if number not in done:
                 known = store.stored(cell.key, part)
                 if predictor is None:
-                    known = dict(zip(part, _unscored(queries, str(failure)), strict=True))
+                    answers = dict(zip(part, _unscored(queries, str(failure)), strict=True))
                 else:
-                    known |= self._predict(predictor, cell, {at: items[at] for at in part if at not in known})
+                    answers = self._predict(predictor, cell, {at: items[at] for at in part if at not in known})
                 seconds = time.perf_counter() - started
-                store.add_unit(cell.key, number, part.start, [known[at] for at in part], seconds)
+                if known:  # of a unit that was cut short, where each item stands for itself
+                    store.put(cell.key, answers)
+                    answers = {}
+                store.add_unit(cell.key, number, part.start, list(answers.values()), seconds)
                 predict_s += seconds
             advance(len(queries))
         path = predictor_path(self.prepared.loaded, cell, self.prepared.seed) if predictor is not None else None

@@ -101,17 +101,13 @@ class RunStore:
     def add_unit(self, cell: str, unit: int, start: int, predictions: Sequence[Prediction], seconds: float) -> None:
         """Commit one unit: the predictions for the items from position `start` on. Raises IclError if the disk does not take it."""
         with self._writing():
-            self._put(cell, dict(enumerate(predictions, start)))
+            self._db.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", _rows(cell, dict(enumerate(predictions, start))))
             self._db.execute("INSERT INTO units VALUES (?, ?, ?)", (cell, unit, seconds))
 
     def put(self, cell: str, predictions: Mapping[int, Prediction]) -> None:
         """Commit predictions by position, in the place of those that are there: of a unit that was cut short, or of items tried again."""
         with self._writing():
-            self._put(cell, predictions)
-
-    def _put(self, cell: str, predictions: Mapping[int, Prediction]) -> None:
-        rows = [(cell, at, _storable(p.uid), _storable(p.answer), _storable(p.why), to_json(p)) for at, p in predictions.items()]
-        self._db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?)", rows)
+            self._db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?)", _rows(cell, predictions))
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -200,6 +196,10 @@ def _writer(folder: Path) -> str:
 
 def damaged(folder: Path, error: sqlite3.Error) -> IclError:
     return IclError(f"{folder / STORE}: {error}\n  The run store cannot be used: free some space, or give --out a new folder.")
+
+
+def _rows(cell: str, predictions: Mapping[int, Prediction]) -> list[tuple[Any, ...]]:
+    return [(cell, at, _storable(p.uid), _storable(p.answer), _storable(p.why), to_json(p)) for at, p in predictions.items()]
 
 
 def _storable(text: str | None) -> str | None:

@@ -69,7 +69,7 @@ def test_a_suite_is_read(folder):
         ("ece]", "token_f1]", 8, "metrics.2", "judges no task"),
         ("seeds: 2", "thresholds: {majorty: {accuracy: 0.5}}", 7, "thresholds.majorty", "Did you mean 'majority'"),
         ("seeds: 2", "thresholds: {majority: {acuracy: 0.5}}", 7, "thresholds.majority.acuracy", "Did you mean 'accuracy'"),
-        ("seeds: 2", "models: ['https://host/v1#m']", 7, "models.0", "remote models are not part of this version"),
+        ("seeds: 2", "models: ['https://host/v1']", 7, "models.0", "names no model"),
         ("seeds: 2", "models: [smolm2]", 7, "models.0", "Did you mean 'smollm2'"),
         ("seeds: 2", "models: [{model: ./nowhere}]", 7, "models.0.model", "no model folder or file"),
         ("seeds: 2", "models: [{model: smollm2, dtyp: x}]", 7, "models.0.dtyp", "Did you mean 'dtype'"),
