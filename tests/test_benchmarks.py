@@ -67,6 +67,7 @@ def test_memory_is_measured(scripts, capsys):
     assert all(row["unique_tokens"] > 0 and row["peak_above_mib"] >= 0 for row in found["sizes"])
 
 
+@pytest.mark.slow
 def test_a_peer_in_another_environment_answers_the_same(scripts, folder):
     """The server, run by this environment's own python."""
     from _peers import Loaded

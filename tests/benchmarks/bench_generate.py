@@ -23,7 +23,7 @@ PEERS = ("generate", "generate_batch", "llama.cpp", "vllm")
 STEPS = 8
 """Steps from which the time of `generate` at a batch size is reckoned."""
 
-SLOTS = (1, 4, 8, 16)
+SLOTS = (1, 4, 8)
 """What llama.cpp may choose from."""
 
 
@@ -77,10 +77,10 @@ def choose_batches(bench: Bench) -> None:
 
 
 def _try(bench: Bench, name: str, peer: Any) -> None:
-    """The others make their own batches. llama.cpp is given slots: the best number on the first quarter of the prompts; more slots write
+    """The others make their own batches. llama.cpp is given slots: the best number on the first eighth of the prompts; more slots write
     faster, but each computes the shared prefix for itself."""
     work = bench.works[0]
-    part = Writing(work.name, work.about, work.prompts[: max(1, len(work.prompts) // 4)], work.max_new_tokens, work.stop)
+    part = Writing(work.name, work.about, work.prompts[: max(1, len(work.prompts) // 8)], work.max_new_tokens, work.stop)
     sizes = [size for size in SLOTS if size <= len(part.prompts)] if name == "llama.cpp" else []
     times = {size: theirs(peer, part, size)[0] for size in sizes or bench.sizes[:1]}
     print(
