@@ -5,7 +5,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from openai_server import serve
+import tiny
+from openai_server import over, serve
 from rule_server import Rules
 from small_tasks import LABELS, POOLS, QUERIES, example
 
@@ -214,3 +215,55 @@ def test_a_saved_predictor_names_the_address_and_never_the_key(server, rules, tm
     assert (again.method.samples, again.method.temperature) == (2, 0.5)
     assert [dataclasses.astuple(p) for p in again.predict(ASKED)] == [dataclasses.astuple(p) for p in first]
     assert {h.get("Authorization") for h in server.headers} == {"Bearer sk-canary-0123456789"}
+
+
+# ── servers that score ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def here():
+    return tiny.lm("llama", "chatml")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return tiny.save(tmp_path_factory.mktemp("model"), "llama", "chatml")
+
+
+WORDED = {"billing": ("money", "bill"), "delivery": ("parcel",), "login": ("password",), "other": ("x",)}
+
+
+def both(lm, here, **options):
+    """The same method with the model behind the address and with the one here, on the same queries."""
+    options = {"retriever": "random", "shots": 1, "words": WORDED, **options}
+    predictors = [icl.FewShot(model, **options).fit(POOLS["classify"](), labels=LABELS) for model in (lm, here)]
+    return [predictor.predict(ASKED) for predictor in predictors], predictors
+
+
+def test_a_scoring_server_gives_what_the_model_gives_here(here, tokenizer):
+    with serve(over(here).respond) as served:
+        lm = icl.load_model(f"{served.url}#tiny", tokenizer=tokenizer)
+        (remote, local), predictors = both(lm, here)
+        assert predictors[0].estimator == "loglikelihood"
+        before = lm.usage.input_tokens
+        predictors[0].predict(ASKED)
+        # Every continuation is sent with its prompt, its last token included, which nothing has to be computed for here.
+        assert lm.usage.input_tokens - before == predictors[0].plan(ASKED).computed == predictors[1].plan(ASKED).naive + 5 * len(ASKED)
+        for ours, theirs in zip(local, remote, strict=True):
+            assert (theirs.answer, theirs.demonstrations, theirs.tie) == (ours.answer, ours.demonstrations, ours.tie)
+            assert theirs.probabilities == pytest.approx(ours.probabilities, abs=1e-4)
+        (remote, local), _ = both(lm, here, readout="per_byte", format="chat")
+        assert [p.answer for p in remote] == [p.answer for p in local]
+
+
+def test_first_tokens_are_an_estimator_of_their_own(here, tokenizer):
+    with serve(over(here, refuses=frozenset({"echo", "prompt_logprobs"}), top_k=1000).respond) as served:
+        lm = icl.load_model(f"{served.url}#tiny", tokenizer=tokenizer)
+        assert lm.estimator == "first_token"
+        (remote, _), predictors = both(lm, here)
+        assert predictors[0].estimator == "first_token"
+        scored = [p for p in remote if p.answer is not None]
+        assert all(p.probabilities and p.scores.n_tokens == (1,) * 5 for p in scored)
+        assert all("first token" in p.why and not p.lost for p in remote if p.answer is None)
+        with pytest.raises(InputError, match="that of its first token only"):
+            both(lm, here, readout="per_token")
