@@ -103,7 +103,8 @@ class Scoring:
             state.n_above = None
         needed: list[Chunk] = []
         for chunk in reversed(state.behind):
-            if chunk.n_kept < n_kept:  # otherwise the path was cut again to before all that this chunk put there
+            # Otherwise the path was cut again to before all that this chunk put there.
+            if sum(run.length for run in chunk.path if run.kept) < n_kept:
                 needed.append(chunk)
                 n_kept = chunk.n_kept
         for chunk in reversed(needed):
