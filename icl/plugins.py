@@ -22,12 +22,16 @@ from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InputError, Problem, UnknownNameError, suggest
 from .values import Example, Spec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PACKAGES: Mapping[str, str] = {
     "selector": "icl.retrieve.selectors",
@@ -45,6 +49,11 @@ SHAPES: Mapping[str, str] = {
 }
 
 
+ScoreMany: TypeAlias = Callable[[Sequence[tuple[Example, Sequence[Example]]]], "list[NDArray[np.float64] | None]"]
+"""Pairs (query, demonstrations in prompt order) -> per pair the log-scores of the labels (choose: of the query's choices), read out as
+the method does but not calibrated, float64 (n_labels,); None for what cannot be scored."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a selector, order, calibration or metric may use."""
@@ -53,10 +62,16 @@ class Context:
     index: Any = None
     """The DemoIndex over the pool; built on first use."""
     labels: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    """Names of the input fields."""
     seed: int = 0
     count_tokens: Callable[[str], int] | None = None
     score: Callable[..., Any] | None = None
     """(query, demonstrations) -> LabelScores; given to files that declare `NEEDS_MODEL = True`."""
+    score_many: ScoreMany | None = None
+    """As `score` for many pairs in one call, which shares the beginnings that prompts have in common, and read out per label."""
+    folders: tuple[Path, ...] = ()
+    """Where the user's own components lie, for those that name others."""
 
 
 class NoSettings(BaseModel):
