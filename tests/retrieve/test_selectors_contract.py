@@ -14,7 +14,13 @@ from icl.values import Hit, as_query
 
 SELECTORS = [name for name in available("selector") if not getattr(available("selector")[name].load(), "NEEDS_MODEL", False)]
 ORDERS = [name for name in available("order") if not getattr(available("order")[name].load(), "NEEDS_MODEL", False)]
-VARIANTS = [*SELECTORS, {"random": {"per_query": True}}, {"balanced": {"per_query": True}}]
+REQUIRED = {"field": {"name": "text"}}
+"""Settings of those that cannot do without."""
+VARIANTS = [
+    *({name: REQUIRED[name]} if name in REQUIRED else name for name in SELECTORS),
+    {"random": {"per_query": True}},
+    {"balanced": {"per_query": True}},
+]
 LABELS = ("card", "refund", "login")
 
 
@@ -33,8 +39,8 @@ def pool():
 
 
 def test_the_selectors_of_this_version_are_there():
-    assert {"random", "balanced", "knn", "bm25"} <= set(SELECTORS)
-    assert {"similar_last", "similar_first", "shuffled"} <= set(ORDERS)
+    assert {"random", "balanced", "knn", "bm25", "hybrid", "all", "mmr", "dpp", "coverage", "kmeans", "votek"} <= set(SELECTORS)
+    assert {"similar_last", "similar_first", "shuffled", "interleaved"} <= set(ORDERS)
 
 
 @pytest.mark.parametrize("value", VARIANTS, ids=str)
@@ -80,6 +86,16 @@ def test_only_among_the_candidates(value, pool):
 
 
 @pytest.mark.parametrize("value", VARIANTS, ids=str)
+def test_equal_rows(value):
+    """Copies of one text under ids of their own, as many as there are: distinct rows, and the same whatever the batch."""
+    rows = [*(example("where is the card", occurrence=i) for i in range(7)), *pool_of(6)]
+    typed = [as_query("where is the card", ["text"]), as_query("money back", ["text"])]
+    found = uids(selector(value, rows)(typed, 9, None))
+    assert all(len(set(row)) == len(row) == 9 for row in found)
+    assert [uids(selector(value, rows)([query], 9, None))[0] for query in typed] == found
+
+
+@pytest.mark.parametrize("value", VARIANTS, ids=str)
 def test_texts_without_a_word(value):
     rows = [example(text, "card") for text in ("", "!!!", "🙂", "  ")]
     assert len(selector(value, rows)([as_query("?!", ["text"]), rows[0]], 3, None)[0]) == 3
@@ -88,9 +104,9 @@ def test_texts_without_a_word(value):
 @pytest.mark.parametrize("name", SELECTORS)
 def test_settings_are_strict(name, pool):
     with pytest.raises(InputError, match=rf"the selector '{name}' has no option 'nn'(.|\n)*Did you mean 'n'"):
-        selector({name: {"nn": 3}}, pool)
+        selector({name: {"nn": 3, **REQUIRED.get(name, {})}}, pool)
     with pytest.raises(InputError):
-        selector({name: {"n": 0}}, pool)
+        selector({name: {"n": 0, **REQUIRED.get(name, {})}}, pool)
 
 
 @pytest.mark.parametrize("name", ["random", "balanced"])
@@ -169,7 +185,7 @@ def test_bm25_against_its_formula(pool):
     """Okapi with Lucene's idf, ln(1 + (N - n + 0.5) / (n + 0.5)); k1 1.5, b 0.75."""
     import math
 
-    from icl.retrieve.selectors.bm25 import words
+    from icl.retrieve.terms import words
 
     documents = [words(e.fields["text"]) for e in pool]
     mean = sum(map(len, documents)) / len(documents)
@@ -190,7 +206,7 @@ def test_bm25_against_its_formula(pool):
 
 
 def test_words_of_any_script():
-    from icl.retrieve.selectors.bm25 import words
+    from icl.retrieve.terms import words
 
     assert words("Don't STOP: naïve_ｔｅｘｔ, Straße 42!") == ["don", "t", "stop", "naïve", "text", "strasse", "42"]
     assert words("我想退款") == ["我", "想", "退", "款"]
@@ -221,6 +237,24 @@ def test_orders_do_what_they_say(pool):
     assert len(orders) == 30, "a shuffle of its own for each query"
     assert [h.uid for h in build_order("shuffled", labels=(), seed=1)(queries[0], hits)] != [h.uid for h in shuffled(queries[0], hits)]
     assert shuffled(queries[0], hits[::-1]) == shuffled(queries[0], hits), "whatever order they came in"
+
+
+@pytest.mark.parametrize("counts", [(3, 3), (4, 3, 2), (6, 1, 1), (5,), (2, 2, 2, 2), (7, 2), (1, 1, 1)])
+def test_interleaved_keeps_labels_apart_as_far_as_can_be(counts):
+    rng = random.Random(sum(counts))
+    for _ in range(20):
+        labels = [str(i) for i, n in enumerate(counts) for _ in range(n)]
+        rng.shuffle(labels)
+        hits = [Hit(f"{i}-0", 1 - i / 100, example(f"row {i}", label)) for i, label in enumerate(labels)]
+        ordered = build_order("interleaved", labels=(), seed=0)(as_query("q", ["text"]), hits)
+        shown = [hit.example.target for hit in ordered]
+        beside = sum(a == b for a, b in itertools.pairwise(shown))
+        assert beside == max(0, 2 * max(counts) - len(labels) - 1), "no fewer are possible"
+        by_label = [[hit.uid for hit in ordered if hit.example.target == label] for label in sorted(set(labels))]
+        ranked = [[hit.uid for hit in hits if hit.example.target == label][::-1] for label in sorted(set(labels))]
+        assert by_label == ranked, "of a label the most similar stands last"
+        if 2 * max(counts) <= len(labels):
+            assert ordered[-1] == hits[0], "the most similar of all stands next to the query"
 
 
 def test_an_order_that_loses_a_hit_is_refused(pool):
