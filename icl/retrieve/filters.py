@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from .approximate import Kind
+
 Why: TypeAlias = Callable[[Example, Any], "str | None"]
 """(row, key of the query) -> why the row is left out, None if it stays."""
 
@@ -104,6 +106,10 @@ class FilteredIndex:
         """As `DemoIndex.search`, among the rows that are let through."""
         found: list[list[Hit]] = self._index.search(queries, k, among=self._positions())
         return found
+
+    def searched_by(self, kind: Kind) -> FilteredIndex:
+        """Another kind of search among the same rows."""
+        return FilteredIndex(self._index.searched_by(kind), self._filters)
 
     def _positions(self) -> NDArray[np.int64]:
         import numpy as np

@@ -14,6 +14,8 @@ SLACK = 8
 """Neighbours fetched beyond k, so that ties at the border are seen."""
 NOISE = 2e-6
 """More than two float32 inner products of the same unit vectors can differ by."""
+ROWS = 1 << 16
+"""Rows that are copied together where only some may be found."""
 BLOCK = 4096
 """Inner products computed at once."""
 
@@ -45,8 +47,7 @@ def nearest(
     import numpy as np
 
     if among is not None:
-        found, scores = nearest(queries, vectors[among], k)
-        return [among[each] for each in found], scores
+        return _nearest_among(queries, vectors, k, among)
     m, n = len(queries), len(vectors)
     k = min(k, n)
     positions: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)] * m
@@ -64,6 +65,24 @@ def nearest(
         settled = rough[:, k - 1] - rough[:, -1] > NOISE if fetch < n else np.ones(len(todo), dtype=bool)
         todo = todo[~settled]
         fetch = min(n, fetch * 4)
+    return positions, scores
+
+
+def _nearest_among(
+    queries: NDArray[np.float32], vectors: NDArray[np.float32], k: int, among: NDArray[np.int64]
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float32]]]:
+    """By blocks of rows, each copied together: the nearest of the nearest of the blocks."""
+    import numpy as np
+
+    parts = [nearest(queries, vectors[block], k) for block in np.split(among, range(ROWS, len(among), ROWS))]
+    positions: list[NDArray[np.int64]] = []
+    scores: list[NDArray[np.float32]] = []
+    for i in range(len(queries)):
+        where = np.concatenate([ROWS * b + found[i] for b, (found, _) in enumerate(parts)])
+        score = np.concatenate([each[i] for _, each in parts])
+        order = np.argsort(-score, kind="stable")[:k]
+        positions.append(among[where[order]])
+        scores.append(score[order])
     return positions, scores
 
 

@@ -5,14 +5,16 @@
     rows-TAG.table         int64 (n, 3): id, byte offset where the line ends, first 8 bytes of the line's blake2b
     vectors-TAG.f32        float32 little-endian (n, d), unit vectors, in index order
     vectors-TAG.sums       first 8 bytes of the blake2b of every block of 64 KiB of the vectors
+    search-TAG.faiss       approximate search only: the structure, a FAISS file, which is mapped with the first search
+    search-TAG.sums        its blocks' sums
 
 TAG is a piece of the content's sha256, so a new version never touches the files of the old one: whoever is killed while saving
-leaves the old index or the new one, and a reader keeps the files it has open. No pickle, nothing that FAISS would have to parse.
+leaves the old index or the new one, and a reader keeps the files it has open. No pickle. With exact search there is nothing that FAISS
+would have to parse; its own file is given to it only after its beginning and a sample of its blocks are found to be what was written.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -20,7 +22,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,17 +30,19 @@ from ..errors import InputError, Problem
 from ..files import fsync, sha256_file, write_text
 from ..seeds import numpy_rng_for
 from ..values import Example, digest
+from .approximate import Approximate
+from .rows import REBUILD, StoredRows, damaged, line_sum, mapped, row_line
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
+SEARCH_TEMPORARY = ".search.faiss.tmp"
 SCHEMA: Literal[1] = 1
 BLOCK_BYTES = 1 << 16
 SAMPLED_BLOCKS = 64
-_OURS = re.compile(r"(rows|vectors)-[0-9a-f]{16}\.(jsonl|table|f32|sums)")
-REBUILD = "Something changed the files after they were written. Build the index again: icl index build FILE --to {}"
+_OURS = re.compile(r"(rows|vectors|search)-[0-9a-f]{16}\.(jsonl|table|f32|sums|faiss)")
 
 
 class _Strict(BaseModel):
@@ -63,6 +67,16 @@ class Files(_Strict):
     sums: FileEntry
 
 
+class SearchEntry(_Strict):
+    """The structure of an approximate search."""
+
+    kind: Literal["hnsw", "ivf"]
+    effort: int = Field(ge=1)
+    recall: float | None = Field(ge=0, le=1)
+    structure: FileEntry
+    sums: FileEntry
+
+
 class Manifest(_Strict):
     """What `manifest.json` holds."""
 
@@ -74,46 +88,22 @@ class Manifest(_Strict):
     encoder: EncoderEntry
     versions: dict[str, str]
     files: Files
+    search: SearchEntry | None = None
+    """None: exact; then the key is left out."""
     digest: str
 
     def body(self) -> dict[str, Any]:
-        return self.model_dump(by_alias=True, exclude={"digest"})
+        return self.model_dump(by_alias=True, exclude={"digest"} if self.search else {"digest", "search"})
 
-
-def row_line(row_id: int, example: Example) -> bytes:
-    """A row as one line of JSON. Fields keep their order: it decides what is embedded."""
-    row = {
-        "id": row_id,
-        "uid": example.uid,
-        "fields": {
-            name: value if isinstance(value, str | int | float) else [dict(t) for t in value] for name, value in example.fields.items()
-        },
-        "target": example.target,
-        "choices": list(example.choices),
-        "references": list(example.references),
-        "rationale": example.rationale,
-    }
-    try:
-        return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-    except UnicodeEncodeError:  # half a surrogate pair in the text: escaped, the file stays UTF-8
-        return json.dumps(row, separators=(",", ":")).encode() + b"\n"
-
-
-def read_row(line: bytes) -> tuple[int, Example]:
-    """The inverse of `row_line`."""
-    row = json.loads(line)
-    return row["id"], Example(row["uid"], row["fields"], row["target"], tuple(row["choices"]), tuple(row["references"]), row["rationale"])
-
-
-def line_sum(line: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(line, digest_size=8).digest(), "little", signed=True)
-
-
-def rows_sha256(lines: Iterable[bytes]) -> str:
-    total = hashlib.sha256()
-    for line in lines:
-        total.update(line)
-    return total.hexdigest()
+    @property
+    def entries(self) -> tuple[FileEntry, ...]:
+        """All files of the index but the manifest."""
+        f = self.files
+        return (
+            (f.rows, f.table, f.vectors, f.sums)
+            if self.search is None
+            else (f.rows, f.table, f.vectors, f.sums, self.search.structure, self.search.sums)
+        )
 
 
 def write(
@@ -125,8 +115,9 @@ def write(
     next_id: int,
     encoder: EncoderEntry,
     versions: dict[str, str],
+    search: Approximate | None = None,
 ) -> Manifest:
-    """Write a new version beside the old one, switch to it in one rename, remove the old one's files."""
+    """Write a new version beside the old one, switch to it in one rename, remove the old one's files. search: covers just these rows."""
     import numpy as np
     from filelock import FileLock
 
@@ -155,18 +146,38 @@ def write(
             vectors=vectors_entry,
             sums=_write_file(folder, "vectors", "sums", [b"".join(_block_sums(folder / vectors_entry.name))]),
         )
+        found = None if search is None else _write_search(folder, search)
         fsync(folder)
         manifest = Manifest(
-            schema=SCHEMA, n=len(examples), d=vectors.shape[1], next_id=next_id, encoder=encoder, versions=versions, files=files, digest=""
-        )
+            schema=SCHEMA, n=len(examples), d=vectors.shape[1], next_id=next_id, encoder=encoder, versions=versions, files=files,
+            search=found, digest="",
+        )  # fmt: skip
         manifest = manifest.model_copy(update={"digest": digest(manifest.body(), 32)})
-        write_text(folder / MANIFEST, json.dumps(manifest.model_dump(by_alias=True), indent=2, ensure_ascii=False) + "\n")
-        kept = {entry.name for entry in _entries(files)}
+        write_text(folder / MANIFEST, json.dumps({**manifest.body(), "digest": manifest.digest}, indent=2, ensure_ascii=False) + "\n")
+        kept = {entry.name for entry in manifest.entries}
         for path in folder.iterdir():
             # The old version, and what a killed process left.
-            if (_OURS.fullmatch(path.name) and path.name not in kept) or path.match(f".{MANIFEST}.*.tmp"):
+            left = path.name == SEARCH_TEMPORARY or path.match(f".{MANIFEST}.*.tmp")
+            if (_OURS.fullmatch(path.name) and path.name not in kept) or left:
                 path.unlink(missing_ok=True)
     return manifest
+
+
+def _write_search(folder: Path, search: Approximate) -> SearchEntry:
+    temporary = folder / SEARCH_TEMPORARY
+    try:
+        search.write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        whole = sha256_file(temporary)
+        structure = FileEntry(name=f"search-{whole[:16]}.faiss", bytes=temporary.stat().st_size, sha256=whole)
+        temporary.replace(folder / structure.name)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sums = _write_file(folder, "search", "sums", [b"".join(_block_sums(folder / structure.name))])
+    return SearchEntry.model_validate(
+        {"kind": search.kind, "effort": search.effort, "recall": search.recall, "structure": structure, "sums": sums}
+    )
 
 
 def _write_file(folder: Path, stem: str, suffix: str, parts: Iterable[bytes]) -> FileEntry:
@@ -198,10 +209,6 @@ def _block_sum(block: bytes) -> bytes:
     return hashlib.blake2b(block, digest_size=8).digest()
 
 
-def _entries(files: Files) -> tuple[FileEntry, ...]:
-    return files.rows, files.table, files.vectors, files.sums
-
-
 @dataclass(frozen=True, slots=True)
 class Opened:
     """A folder that passed the quick checks; vectors are mapped, rows are read when asked for."""
@@ -210,6 +217,7 @@ class Opened:
     examples: StoredRows
     ids: NDArray[np.int64]
     vectors: NDArray[np.float32]
+    structure: Approximate | None
 
 
 def open_folder(folder: Path) -> Opened:
@@ -224,25 +232,41 @@ def open_folder(folder: Path) -> Opened:
     files = manifest.files
     for entry in (files.table, files.sums):
         _check_sha256(folder, entry)
-    vectors = _mapped(folder / files.vectors.name, "<f4").reshape(manifest.n, manifest.d)
+    vectors = mapped(folder / files.vectors.name, "<f4").reshape(manifest.n, manifest.d)
     table = np.fromfile(folder / files.table.name, dtype="<i8").reshape(manifest.n, 3)
     rows = StoredRows(folder / files.rows.name, table, files.rows.sha256)
-    sums = (folder / files.sums.name).read_bytes()
-    flat = vectors.reshape(-1).view(np.uint8)
     chosen = numpy_rng_for(0, manifest.digest)
-    n_blocks = len(sums) // 8
-    for i in chosen.choice(n_blocks, min(SAMPLED_BLOCKS, n_blocks), replace=False) if n_blocks else ():
-        if _block_sum(flat[i * BLOCK_BYTES : (i + 1) * BLOCK_BYTES].tobytes()) != sums[i * 8 : i * 8 + 8]:
-            raise damaged(folder / files.vectors.name, f"block {i} does not have its check sum")
+    _check_blocks(folder / files.vectors.name, folder / files.sums.name, chosen)
+    ids = table[:, 0].astype(np.int64)
+    structure = None
+    if manifest.search is not None:
+        search = manifest.search
+        path = folder / search.structure.name
+        _check_sha256(folder, search.sums)
+        _check_blocks(path, folder / search.sums.name, chosen)
+        structure = Approximate(search.kind, manifest.n, ids, search.effort, search.recall, path=path)
     for i in chosen.choice(manifest.n, min(SAMPLED_BLOCKS, manifest.n), replace=False) if manifest.n else ():
         rows.read(int(i))
-    return Opened(manifest, rows, table[:, 0].astype(np.int64), vectors)
+    return Opened(manifest, rows, ids, vectors, structure)
+
+
+def _check_blocks(path: Path, sums_path: Path, chosen: np.random.Generator) -> None:
+    """The first block and a sample of the others."""
+    import numpy as np
+
+    content, sums = mapped(path, "u1"), sums_path.read_bytes()
+    n_blocks = len(sums) // 8
+    if n_blocks == 0:
+        return
+    for i in np.union1d([0], chosen.choice(n_blocks, min(SAMPLED_BLOCKS, n_blocks), replace=False)).tolist():
+        if _block_sum(content[i * BLOCK_BYTES : (i + 1) * BLOCK_BYTES].tobytes()) != sums[i * 8 : i * 8 + 8]:
+            raise damaged(path, f"block {i} does not have its check sum")
 
 
 def check_everything(folder: Path) -> None:
     """The quick checks, then the sha256 of every file, and that ids and uids are unique. Raises InputError."""
     opened = open_folder(folder)
-    for entry in _entries(opened.manifest.files):
+    for entry in opened.manifest.entries:
         _check_sha256(folder, entry)
     rows = folder / opened.manifest.files.rows.name
     ids = set(opened.ids.tolist())
@@ -295,13 +319,15 @@ def read_manifest(folder: Path) -> Manifest:
 
 def _check_sizes(folder: Path, manifest: Manifest) -> None:
     files = manifest.files
-    for entry in _entries(files):
+    for entry in manifest.entries:
         path = folder / entry.name
         if not path.is_file() or path.is_symlink():
             raise damaged(path, "the file is missing")
         if path.stat().st_size != entry.bytes:
             raise damaged(path, f"it has {path.stat().st_size} bytes, the manifest says {entry.bytes}")
     n_bytes = manifest.n * manifest.d * 4
+    if manifest.search is not None and manifest.search.sums.bytes != -(-manifest.search.structure.bytes // BLOCK_BYTES) * 8:
+        raise damaged(folder / MANIFEST, "the sums of the search structure do not fit its size")
     if files.vectors.bytes != n_bytes or files.table.bytes != manifest.n * 24 or files.sums.bytes != -(-n_bytes // BLOCK_BYTES) * 8:
         raise damaged(folder / MANIFEST, f"{manifest.n} rows of {manifest.d} dimensions do not make files of the sizes it names")
 
@@ -309,56 +335,3 @@ def _check_sizes(folder: Path, manifest: Manifest) -> None:
 def _check_sha256(folder: Path, entry: FileEntry) -> None:
     if sha256_file(folder / entry.name) != entry.sha256:
         raise damaged(folder / entry.name, "its content is not what was written (sha256)")
-
-
-def damaged(path: Path, what: str) -> InputError:
-    """The error for a file of an index that is not what was written."""
-    return InputError(Problem(f"the index is damaged: {what}", REBUILD.format(path.parent), str(path)))
-
-
-def _mapped(path: Path, dtype: str) -> NDArray[Any]:
-    import numpy as np
-
-    if path.stat().st_size == 0:
-        return np.zeros(0, dtype=dtype)
-    return np.memmap(path, dtype=dtype, mode="r")
-
-
-class StoredRows(Sequence[Example]):
-    """The rows of a folder; a row is read, and checked, when it is asked for, and then kept."""
-
-    def __init__(self, path: Path, table: NDArray[np.int64], sha256: str) -> None:
-        self._path, self._table = path, table
-        self.sha256 = sha256
-        self._bytes = _mapped(path, "u1")
-        self._kept: list[Example | None] = [None] * len(table)
-
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    @overload
-    def __getitem__(self, i: int) -> Example: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[Example]: ...
-    def __getitem__(self, i: int | slice) -> Example | list[Example]:
-        if isinstance(i, slice):
-            return [self[j] for j in range(*i.indices(len(self)))]
-        position = range(len(self))[i]
-        kept = self._kept[position]
-        if kept is None:
-            kept = self._kept[position] = self.read(position)
-        return kept
-
-    def read(self, i: int) -> Example:
-        """Row i from the file. Raises InputError if it is not what was written."""
-        start = int(self._table[i - 1, 1]) if i else 0
-        row_id, end, check_sum = (int(value) for value in self._table[i])
-        line = self._bytes[start:end].tobytes() if 0 <= start <= end else b""
-        if line_sum(line) == check_sum:
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                found, example = read_row(line)
-                if found == row_id:
-                    return example
-        raise InputError(
-            Problem("the index is damaged: the row is not what was written", REBUILD.format(self._path.parent), str(self._path), i + 1)
-        )

@@ -9,17 +9,19 @@ from pydantic import Field
 from ...plugins import Context
 from ...protocols import Selector
 from ...values import Example, Hit
+from ..approximate import Kind
 from ..index import DemoIndex
 from ._common import FromPool, StageSettings
 
 
 class Settings(StageSettings):
     encoder: str | None = Field(None, description="Another encoder than the index has: a catalogue name, a hub id, a folder.")
+    index: Kind | None = Field(None, description="Another kind of search than the index has: exact, or approximate by hnsw or ivf.")
 
 
 def build(settings: Settings, context: Context) -> Selector:
     """Hits by cosine, best first, ties by position in the pool (among candidates: by their rank)."""
-    index = _index(context, settings.encoder)
+    index = _index(context, settings)
 
     def select(queries: Sequence[Example], k: int, candidates: list[list[Hit]] | None) -> list[list[Hit]]:
         if candidates is None:
@@ -32,10 +34,13 @@ def build(settings: Settings, context: Context) -> Selector:
     return select
 
 
-def _index(context: Context, encoder: str | None) -> Callable[[], DemoIndex]:
-    if encoder is None:
-        return lambda: context.index
-    return FromPool(context.pool, lambda pool: DemoIndex.build(pool, encoder=encoder))
+def _index(context: Context, settings: Settings) -> Callable[[], DemoIndex]:
+    encoder, kind = settings.encoder, settings.index
+    if encoder is not None:
+        return FromPool(context.pool, lambda pool: DemoIndex.build(pool, encoder=encoder, kind=kind or "auto"))
+    if kind is not None:
+        return FromPool(context.pool, lambda pool: context.index.searched_by(kind))
+    return lambda: context.index
 
 
 def _best(examples: Sequence[Example], scores: Sequence[float], k: int) -> list[Hit]:
