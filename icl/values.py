@@ -126,6 +126,9 @@ class Totals:
     """What one forward pass per continuation over its whole prompt would have computed."""
     generated: int = 0
     """Those of `computed` that the model wrote."""
+    unplanned: int = 0
+    """Times that work was done otherwise than planned: memory ran out, or another way to write was faster. The last digits may then be
+    others, so what such a call gives is not kept in the cache."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from itertools import groupby
 from .boundary import common_length
 from .tree import Item, Read
 
-
 BLOCK = 128
 """A trunk is computed in blocks of this many tokens: fewer cost more passes, more leave more of a trunk to be computed anew."""
 

@@ -31,7 +31,7 @@ def rules(constraint: Rule | Sequence[Rule], n_prompts: int) -> list[Rule]:
     if isinstance(constraint, re.Pattern | Mapping) or (constraint and all(isinstance(text, str) for text in constraint)):
         found: list[Rule] = [constraint] * n_prompts  # type: ignore[list-item]
     else:
-        found = list(constraint)  # type: ignore[arg-type]
+        found = list(constraint)
     problems = []
     if len(found) != n_prompts:
         problems.append(Problem(f"{len(found)} constraints for {n_prompts} prompts", "Give one for all, or one per prompt."))

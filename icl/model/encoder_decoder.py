@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from ..errors import IclError, InputError, Problem
 from ..protocols import Encoded, Estimator
 from ..seeds import rng_for
-from ..values import LabelScores, Message, TokenCounts, digest
+from ..values import LabelScores, Message, TokenCounts, Totals, digest
 from .cache_keys import batch_key
 from .codec import TokenizerCodec
 from .conditions import conditions
@@ -94,6 +94,7 @@ class Seq2SeqModel:
         self._identity = identity
         self.first: Ids = decoder_start(model, self.codec.tokens.prefix)
         self.examined: SharingExamined = examine_sharing(model, self.first)
+        self.totals = Totals()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -130,8 +131,8 @@ class Seq2SeqModel:
         Raises InputError if the lists differ in length, or a prompt or a continuation is longer than its window.
         """
         prompts, asked = self._tokens(contexts, continuations)
-        jobs = _jobs(prompts, asked)
-        values = self._values(jobs)
+        self.totals.naive += self._n_naive(prompts, asked)
+        values = self._values(_jobs(prompts, asked))
         return [
             _label_scores(texts, ids, [values[prompt, one] for one in ids], len(self.first))
             for prompt, texts, ids in zip(prompts, continuations, asked, strict=True)
@@ -144,14 +145,16 @@ class Seq2SeqModel:
     def plan(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> TokenCounts:
         """Tokens that `score` would compute, without computing them: those of the encoder and of the decoder."""
         prompts, asked = self._tokens(contexts, continuations)
+        return TokenCounts(self._n_computed(_jobs(prompts, asked)), self._n_naive(prompts, asked))
+
+    def _n_naive(self, prompts: Sequence[Ids], asked: Sequence[Sequence[Ids]]) -> int:
+        return sum(len(p) + len(self.first) + len(ids) - 1 for p, found in zip(prompts, asked, strict=True) for ids in found if ids)
+
+    def _n_computed(self, jobs: Sequence[Job]) -> int:
         first = len(self.first)
-        naive = sum(len(p) + first + len(ids) - 1 for p, found in zip(prompts, asked, strict=True) for ids in found if ids)
-        jobs = _jobs(prompts, asked)
         if self.examined.path == "single":
-            computed = sum(len(job.prompt) + first + len(ids) - 1 for job in jobs for ids in job.continuations if ids)
-        else:
-            computed = sum(len(job.prompt) + first + sum(len(row.tokens) for row in job.rows) for job in jobs)
-        return TokenCounts(computed, naive)
+            return sum(len(job.prompt) + first + len(ids) - 1 for job in jobs for ids in job.continuations if ids)
+        return sum(len(job.prompt) + first + sum(len(row.tokens) for row in job.rows) for job in jobs)
 
     def _tokens(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> tuple[list[Ids], list[list[Ids]]]:
         if len(contexts) != len(continuations):
@@ -191,7 +194,9 @@ class Seq2SeqModel:
 
     def _kept(self, batch: Sequence[Job]) -> dict[tuple[Ids, Ids], float]:
         """A batch's values, out of the cache where they are in it."""
+        n = self._n_computed(batch)
         if self.cache is None:
+            self.totals.computed += n
             return self._halved(self._batch, batch)
         work = [part for job in batch for part in (job.prompt, list(job.continuations))]
         limits = (self.limits.reads, self.limits.memory, self.limits.max_rows)
@@ -199,9 +204,13 @@ class Seq2SeqModel:
         asked = [(job.prompt, ids) for job in batch for ids in job.continuations]
         [stored] = self.cache.get([key])
         if stored is not None and len(stored) == len(asked):
+            self.totals.cached += n
             return dict(zip(asked, stored, strict=True))
+        self.totals.computed += n
+        before = self.totals.unplanned
         found = self._halved(self._batch, batch)
-        self.cache.put([(key, [found[one] for one in asked])])
+        if self.totals.unplanned == before:
+            self.cache.put([(key, [found[one] for one in asked])])
         return found
 
     def _batches(self, jobs: Sequence[Job]) -> Iterator[list[Job]]:
@@ -265,6 +274,7 @@ class Seq2SeqModel:
                     "  Use a smaller model, dtype bfloat16, a quantised model, or shorter prompts."
                 ) from None
         # Outside the handler: the failed pass and its tensors are gone before the halves are tried.
+        self.totals.unplanned += 1
         middle = len(things) // 2
         return self._halved(run, things[:middle]) | self._halved(run, things[middle:])
 

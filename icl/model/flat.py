@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .attention import planned
@@ -203,7 +202,3 @@ def _capped(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tenso
     scores = q @ k.transpose(-1, -2) * (scaling if scaling is not None else q.shape[-1] ** -0.5)
     scores = torch.tanh(scores / softcap) * softcap + mask
     return torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype) @ v
-
-
-def n_computed(chunks: Sequence[Chunk]) -> int:
-    return sum(map(len, chunks))

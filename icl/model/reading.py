@@ -166,7 +166,7 @@ def attended(
     heads, n, _ = query.shape
     block = max(1, _SCORES // (heads * keys.shape[1]))
     if n > block:
-        parts = zip(query.split(block, dim=1), mask.split(block), strict=True)
+        parts = zip(torch.split(query, block, dim=1), torch.split(mask, block), strict=True)
         return torch.cat([attended(q, keys, values, m, scaling, softcap) for q, m in parts], dim=1)
     grouped = query.reshape(keys.shape[0], -1, query.shape[-1])
     scores = scored(grouped, keys, scaling, softcap).view(heads, n, -1) + mask

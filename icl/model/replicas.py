@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, TypeVar
 
 from ..errors import InputError, Problem
 from ..protocols import Estimator, LanguageModel, PromptCodec
-from ..values import LabelScores, TokenCounts
+from ..values import LabelScores, TokenCounts, Totals
 from .encoding import Context
 
 R = TypeVar("R")
@@ -56,6 +57,12 @@ class Replicas:
     def examined(self) -> Any:
         """What the check at load time found, for the first of them."""
         return getattr(self.models[0], "examined", None)
+
+    @property
+    def totals(self) -> Totals:
+        """The tokens of all models together."""
+        each = [asdict(getattr(model, "totals", Totals())) for model in self.models]
+        return Totals(**{name: sum(found[name] for found in each) for name in each[0]})
 
     @property
     def codec(self) -> PromptCodec:

@@ -238,17 +238,22 @@ def open_cache(folder: Path | None = None) -> ScoreCache | None:
     return ScoreCache(folder or cache_folder(), limit)
 
 
-def cached_group(cache: ScoreCache | None, key: bytes, compute: Callable[[], list[list[str]]]) -> list[list[str]]:
+def cached_group(
+    cache: ScoreCache | None, key: bytes, compute: Callable[[], list[list[str]]], unplanned: Callable[[], int] = int
+) -> list[list[str]]:
     """The texts of a group of prompts, n for each: those stored under `text_key` of the whole group, else computed and stored.
 
-    If `compute` raises, nothing is stored.
+    If `compute` raises, or `unplanned()` gives another number behind it than before, nothing is stored.
     """
     if cache is None:
         return compute()
     stored = cache.get_texts([key])[0]
     if stored is not None:
         return [json.loads(texts) for texts in stored]
+    before = unplanned()
     group = compute()
+    if unplanned() != before:
+        return group
     cache.put_texts([(key, [json.dumps(texts) for texts in group])])
     return group
 

@@ -40,14 +40,23 @@ class Scoring:
     cache: ScoreCache | None = None
     _last: tuple[tuple[int, ...], Kept] = ((), [])
     """The trunk of the last call, and its keys and values."""
+    _unplanned: int = 0
 
     def sums(self, items: Sequence[Item]) -> Sums:
         """Every continuation's sum. Each of them is wholly in one planned batch."""
         self.totals.naive += n_naive(items)
+        self._unplanned = self.totals.unplanned
         result: Sums = {}
         for found in self._trunk(items) if self.path == "tree" else self._rows(items):
             result.update(found)
+        if not self._as_planned:
+            self._last = ((), [])
         return result
+
+    @property
+    def _as_planned(self) -> bool:
+        """False once memory ran out in this call: from there on other digits may come than a call without that would give."""
+        return self.totals.unplanned == self._unplanned
 
     def n_planned(self, items: Sequence[Item]) -> int:
         """Tokens that `sums` computes from a cold start."""
@@ -122,6 +131,7 @@ class Scoring:
             self.totals.computed += len(chunk)
             return _added(chunk.reads, values), after
         # Outside the handler: the failed pass and its tensors are gone before the halves are tried.
+        self.totals.unplanned += 1
         if len(chunk) < 2:
             raise self._too_large(chunk.n_kept + 1)
         first, second = halves(chunk)
@@ -158,6 +168,7 @@ class Scoring:
             self.totals.computed += n
             self.totals.padded += len(rows) * max(map(len, rows)) - n
             return _added([read for row in rows for read in row.reads], [value for found in values for value in found])
+        self.totals.unplanned += 1
         return {key: value for half in self._halves(rows) for key, value in self._batch(half).items()}
 
     def _halves(self, rows: list[Row]) -> list[list[Row]]:
@@ -186,14 +197,14 @@ class Scoring:
         return batch_key(self.identity(), *parts)
 
     def _known(self, key: bytes, slots: Mapping[tuple[int, int], int], n_tokens: int) -> Sums | None:
-        [values] = self.cache.get([key]) if self.cache is not None else [None]
+        [values] = self.cache.get([key]) if self.cache is not None and self._as_planned else [None]
         if values is None or len(values) != len(slots):
             return None
         self.totals.cached += n_tokens
         return dict(zip(slots, values, strict=True))
 
     def _store(self, key: bytes, slots: Mapping[tuple[int, int], int], found: Sums) -> None:
-        if self.cache is not None:
+        if self.cache is not None and self._as_planned:
             self.cache.put([(key, [found[slot] for slot in slots])])
 
 

@@ -200,7 +200,7 @@ class TorchModel:
                 max_new_tokens=max_new_tokens,
                 stop=ending.stop,
             )
-            packed = cached_group(self.cache, key, texts)
+            packed = cached_group(self.cache, key, texts, lambda: self.totals.unplanned)
         return [[Written.unpacked(text) for text in group] for group in packed]
 
     def plan_generation(self, prompts: Sequence[Context], max_new_tokens: int = 64, n: int = 1) -> TokenCounts:

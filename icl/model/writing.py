@@ -157,6 +157,7 @@ class Writing:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or most == 1:
                     raise
+                self.totals.unplanned += 1
                 most, limits = max(1, most // 2), replace(limits, batch_tokens=max(64, limits.batch_tokens // 2))
 
     def _continuously(self, writers: Sequence[Writer], ending: Ending) -> None:
@@ -173,6 +174,7 @@ class Writing:
             self._take_continuously(greedy, ending)
 
     def _take_continuously(self, writers: Sequence[Writer], ending: Ending) -> None:
+        self.totals.unplanned += 1
         n_taken = write_continuously(self.model, writers, ending)
         self.totals.generated += n_taken
         self.totals.computed += n_taken + sum(len(p) for p in {tuple(w.prompt) for w in writers if w.ids or w.done})
@@ -207,6 +209,7 @@ class Writing:
             for i, done in zip(group, fresh, strict=True):
                 writers[i] = done
             return
+        self.totals.unplanned += 1
         self._write_group(ids, writers, group[: len(group) // 2], ending)
         self._write_group(ids, writers, group[len(group) // 2 :], ending)
 
