@@ -17,6 +17,7 @@ from ..progress import progress
 from ..protocols import Encoder
 from ..values import digest
 from ..weights import CATALOGUE, fetch, quiet_transformers
+from . import encode_pool
 from .embedding_cache import EmbeddingCache, text_key
 from .endpoint import EndpointEncoder
 from .nearest import faiss
@@ -161,14 +162,23 @@ class SentenceEncoder:
         found: dict[bytes, NDArray[np.float32]] = {}
         items = list(missing.items())
         with progress(f"Encoding with {self.name}", len(items), "texts") as advance:
-            for start in range(0, len(items), CHUNK):
-                keys, texts = zip(*items[start : start + CHUNK], strict=True)
-                vectors = model.encode(texts, advance)
-                chunk = dict(zip(keys, vectors, strict=True))
+            parts = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+            encoded = self._encoded(model, [[text for _, text in part] for part in parts], advance)
+            for part, vectors in zip(parts, encoded, strict=True):
+                chunk = dict(zip((key for key, _ in part), vectors, strict=True))
                 if self._cache:
                     self._cache.put(chunk)
                 found.update(chunk)
         return found
+
+    def _encoded(self, model: _Model, chunks: Sequence[Sequence[str]], advance: Any) -> Iterator[NDArray[np.float32]]:
+        """The vectors of each chunk; many texts on a CPU in as many processes as torch may use threads."""
+        import torch
+
+        n_processes = torch.get_num_threads()
+        if sum(map(len, chunks)) >= encode_pool.PAYS_FROM and n_processes > 1 and model.on_cpu:
+            return encode_pool.encode_chunks(self.folder, chunks, n_processes, advance)
+        return (model.encode(texts, advance) for texts in chunks)
 
     def cut(self, texts: Sequence[str]) -> list[bool]:
         """True for each text that is longer than the model reads: its end does not reach the vector."""
@@ -228,6 +238,10 @@ class _Model:
         self.limit: int | None = self._model.max_seq_length
 
     @property
+    def on_cpu(self) -> bool:
+        return str(self._model.device.type) == "cpu"
+
+    @property
     def dimensions(self) -> int:
         known = self._model.get_embedding_dimension()
         return int(known) if known else int(self.encode([""], lambda n=1: None).shape[1])
@@ -273,6 +287,11 @@ def _batches(lengths: Sequence[int], limit: int | None) -> Iterator[list[int]]:
 def _clean(text: str) -> str:
     """Half a surrogate pair, as broken JSON gives, is no text for a tokenizer: it becomes U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def model_in(folder: Path) -> _Model:
+    """The model of a folder, for a process that only encodes."""
+    return _Model(str(folder), folder)
 
 
 @lru_cache(maxsize=2)

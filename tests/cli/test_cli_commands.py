@@ -191,6 +191,20 @@ def test_prompt_of_a_suite_is_what_the_run_scores(icl_cli, reviews, tmp_path):
 
 
 @pytest.mark.minilm
+def test_an_approximate_index_says_what_it_finds(icl_cli, reviews):
+    built = icl_cli("index", "build", reviews, "--to", "idx", "--kind", "hnsw")
+    facts = json.loads(icl_cli("index", "info", "idx", "--json").out)
+    assert facts["search"] == "hnsw"
+    assert facts["recall at 8"] >= 0.95
+    told = f"hnsw finds {facts['recall at 8']:.1%} of the 8 nearest rows, measured with rows of this index"
+    assert told in built.err
+    assert icl_cli("index", "verify", "idx").out == f"idx: 48 rows, whole\n{told}\n"
+    refused = icl_cli("index", "build", reviews, "--to", "idx2", "--kind", "hsnw")
+    assert refused.code == 2
+    assert "Did you mean 'hnsw'" in refused.err
+
+
+@pytest.mark.minilm
 def test_index_on_disk(icl_cli, reviews):
     built = icl_cli("index", "build", reviews, "--to", "idx")
     assert built.out == "idx\n"
@@ -202,6 +216,7 @@ def test_index_on_disk(icl_cli, reviews):
     assert len(hits) == 3
     assert hits == sorted(hits, key=lambda h: -h["score"])
     assert "pasta" in hits[0]["fields"]["text"]
+    assert (facts["search"], facts["recall at 8"]) == ("exact", 1.0)
     lines = icl_cli("index", "search", "idx", "noodles", "-k", "3").out.splitlines()
     assert [line.split()[2] for line in lines] == [h["uid"] for h in hits]
     prompt = icl_cli("prompt", "--pool", "idx", "--shots", "1", "noodles")

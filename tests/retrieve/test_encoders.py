@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from retrieve_samples import HashEncoder
 
-from icl.errors import InputError
-from icl.retrieve import load_encoder, same_encoder
+from icl.errors import IclError, InputError
+from icl.retrieve import encode_pool, load_encoder, same_encoder
 from icl.retrieve.encoders import MAX_BATCH, MAX_BATCH_TOKENS, _batches
 
 TEXTS = ["where is my card", "", "please give me the money back, please, for the new card that was posted yet", "my", "card!", "日本語 🙂"]
@@ -201,3 +201,27 @@ def test_minilm_vectors_do_not_depend_on_the_batch(one_thread):
     encoder = load_encoder("minilm", cache=False)
     texts = [f"my card number {i} did not arrive" for i in range(30)] + ["short", "a somewhat longer text about something else entirely"]
     assert np.abs(encoder.encode(texts) - np.concatenate([encoder.encode([t]) for t in texts])).max() < 5e-7
+
+
+def test_many_texts_are_encoded_by_several_processes(tiny_encoder, monkeypatch, one_thread):
+    """The same vectors, in order, also where the calling script has no `if __name__ == "__main__"`; what a library prints does no harm."""
+    import torch
+
+    texts = [f"where is card no {i % 37} of {i}" for i in range(300)]
+    alone = load_encoder(str(tiny_encoder), cache=False).encode(texts)
+    monkeypatch.setattr("icl.retrieve.encode_pool.PAYS_FROM", 100)
+    monkeypatch.setattr("icl.retrieve.encoders.CHUNK", 64)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    started = []
+    monkeypatch.setattr(
+        "icl.retrieve.encode_pool._Worker", lambda folder, make=encode_pool._Worker: started.append(make(folder)) or started[-1]
+    )
+    together = load_encoder(str(tiny_encoder), cache=False).encode(texts)
+    assert len(started) == 2
+    assert np.abs(together - alone).max() < 1e-6
+    assert all(worker._process.poll() is not None for worker in started), "no process is left behind"
+
+
+def test_a_process_that_dies_is_told(tiny_encoder, tmp_path):
+    with pytest.raises(IclError, match="a process that encodes texts ended"):
+        list(encode_pool.encode_chunks(tmp_path / "no-model", [["a"], ["b"]], 2, lambda n: None))

@@ -5,7 +5,7 @@ from retrieve_samples import HashEncoder, example, pool_of
 
 from icl import DemoIndex
 from icl.errors import InputError
-from icl.retrieve import build_retriever, without_duplicates
+from icl.retrieve import build_order, build_retriever, without_duplicates
 from icl.values import Example, Hit, as_query, content_digest
 
 QUERY = as_query("where is the card", ["text"])
@@ -216,8 +216,7 @@ def build(settings, context):
 
 def test_a_selector_is_one_file(pool, tmp_path):
     """Dropped into a folder that the user names, it is there by its name, with its options, alone or as a stage."""
-    (tmp_path / "selectors").mkdir()
-    (tmp_path / "selectors" / "shortest.py").write_text(DROPPED)
+    dropped_selector(tmp_path)
     rows = [*pool, example("tiny"), example("a very " * 30)]
     assert retriever("shortest", rows, folders=[tmp_path])([QUERY], 1)[0][0].example.fields["text"] == "tiny"
     assert uids(retriever({"shortest": {"longest": True}}, rows, folders=[tmp_path])([QUERY], 1)) == [[rows[-1].uid]]
@@ -227,8 +226,46 @@ def test_a_selector_is_one_file(pool, tmp_path):
         retriever("shortest", rows)
 
 
+DROPPED_ORDER = '''"""Demonstrations by the length of their text."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    longest_last: bool = True
+
+
+def build(settings, context):
+    sign = 1 if settings.longest_last else -1
+    return lambda query, hits: sorted(hits, key=lambda hit: sign * len(hit.example.fields["text"]))
+'''
+
+
+def test_an_order_is_one_file(pool, tmp_path):
+    (tmp_path / "orders").mkdir()
+    (tmp_path / "orders" / "by_length.py").write_text(DROPPED_ORDER)
+    hits = [Hit(e.uid, 1.0, e) for e in pool[:6]]
+    lengths = [len(h.example.fields["text"]) for h in build_order("by_length", labels=(), seed=0, folders=[tmp_path])(QUERY, hits)]
+    assert lengths == sorted(lengths)
+    value = {"by_length": {"longest_last": False}}
+    assert [len(h.example.fields["text"]) for h in build_order(value, labels=(), seed=0, folders=[tmp_path])(QUERY, hits)] == lengths[::-1]
+    nested = retriever({"hybrid": {"of": ["knn", "shortest"]}}, pool, folders=[dropped_selector(tmp_path)])([QUERY], 3)
+    assert len(nested[0]) == 3, "a component that names others finds the user's own"
+
+
+def dropped_selector(folder):
+    (folder / "selectors").mkdir(exist_ok=True)
+    (folder / "selectors" / "shortest.py").write_text(DROPPED)
+    return folder
+
+
 def test_ten_thousand_queries_in_one_call(pool):
     queries = [Example(f"{content_digest({'text': str(i)})}-0", {"text": f"where is {i % 97}"}, None) for i in range(10_000)]
     found = retriever("knn", pool)(queries, 4)
     assert len(found) == 10_000
     assert uids(found[:97]) == uids(found[97:194])
+    for value in ("mmr", "dpp", "coverage", ["bm25", {"mmr": {"n": 9}}, "balanced"], {"shared": {"own": 1}}):
+        staged = retriever(value, pool)(queries, 4)
+        assert {len(hits) for hits in staged} == {4}
+        assert uids(staged[:97]) == uids(staged[97:194])
