@@ -1,13 +1,15 @@
-"""What selectors and orders ask the language model: many queries, each with demonstrations of their choice, in one call."""
+"""Selectors and orders of a predictor, and what they ask its language model: many queries, each with demonstrations, in one call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CostLimitError, InputError, Problem
+from ..plugins import ScoreMany, find, parse_spec
 from ..prompt import Unfit
-from ..values import Example, Hit
+from ..protocols import Retriever
+from ..values import Example, Hit, Prompt
 from ._labels import log_scores
 from ._written import Lost
 
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ..retrieve.retriever import CheckedOrder
     from ._predictor import FewShotPredictor
+    from .few_shot import FewShot
 
 
 def score_many(predictor: FewShotPredictor, pairs: Sequence[tuple[Example, Sequence[Example]]]) -> list[NDArray[np.float64] | None]:
@@ -26,10 +30,83 @@ def score_many(predictor: FewShotPredictor, pairs: Sequence[tuple[Example, Seque
     """
     if predictor.kind == "answer":
         raise InputError(Problem("this retriever or order scores labels, and the answers here are free text", "Take another one."))
-    packed = [predictor._pack_one(q, [Hit(e.uid, 0.0, e) for e in shown], [e.uid for e in reversed(shown)]) for q, shown in pairs]
+    packed = [_packed(predictor, query, shown) for query, shown in pairs]
     work = [(query, made) for (query, _), made in zip(pairs, packed, strict=True) if not isinstance(made, Unfit)]
     found = predictor._raw(predictor._lm(), work) if work else []
     if limits := [each.why for each in found if isinstance(each, Lost) and each.limit]:
         raise CostLimitError(limits[0])
     values = iter([None if isinstance(each, Lost) else log_scores(each[1], each[0], predictor.method.readout) for each in found])
     return [None if isinstance(made, Unfit) else next(values) for made in packed]
+
+
+def _packed(predictor: FewShotPredictor, query: Example, shown: Sequence[Example]) -> Prompt | Unfit:
+    return predictor._pack_one(query, [Hit(e.uid, 0.0, e) for e in shown], [e.uid for e in reversed(shown)])
+
+
+def retriever_of(predictor: FewShotPredictor, score_many: ScoreMany) -> Retriever:
+    """The method's retriever, over the predictor's pool as it is."""
+    from ..retrieve import build_retriever
+
+    codec = predictor._model.codec()
+    retriever: Retriever = build_retriever(
+        predictor.method.retriever,
+        predictor.pool,
+        index=lambda: predictor.index,
+        labels=predictor.labels,
+        seed=predictor.method.seed,
+        folders=predictor.method.plugins,
+        count_tokens=codec.count if codec is not None else None,
+        score_many=score_many,
+    )
+    return retriever
+
+
+def order_of(predictor: FewShotPredictor, score_many: ScoreMany) -> CheckedOrder:
+    """The method's order."""
+    from ..retrieve import build_order
+
+    method = predictor.method
+    order: CheckedOrder = build_order(
+        method.order, labels=predictor.labels, seed=method.seed, folders=method.plugins, pool=predictor.pool, score_many=score_many
+    )
+    return order
+
+
+def asks_model(method: FewShot) -> bool:
+    """Whether a selector or order of the method asks the language model."""
+    return any(_asks("selector", value, method) for value in _listed(method.retriever)) or _asks("order", method.order, method)
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _asks(kind: str, value: Any, method: FewShot) -> bool:
+    if not isinstance(value, str | Mapping):
+        return False
+    spec = parse_spec(value, kind)
+    inner = [part for part in _listed(spec.settings.get("of")) if part is not None]  # a selector of selectors
+    needs = getattr(find(kind, spec.name, method.plugins).load(), "NEEDS_MODEL", False)
+    return bool(needs) or any(_asks(kind, part, method) for part in inner)
+
+
+class Rehearsal:
+    """Prompts as a predictor makes them, but for what its selectors and orders would learn from the model: that is noted, not asked."""
+
+    def __init__(self, predictor: FewShotPredictor) -> None:
+        self._predictor = predictor
+        self._asked: list[tuple[Example, Sequence[Example]]] = []
+        self._retrieve, self._order = retriever_of(predictor, self._note), order_of(predictor, self._note)
+
+    def _note(self, pairs: Sequence[tuple[Example, Sequence[Example]]]) -> list[NDArray[np.float64] | None]:
+        self._asked += pairs
+        return [None] * len(pairs)
+
+    def pack(self, queries: Sequence[Example]) -> list[Prompt | Unfit]:
+        """Prompts of about the sizes that the real ones will have."""
+        return self._predictor._pack_with(queries, self._retrieve, self._order)
+
+    def asked(self) -> tuple[list[Example], list[Prompt | Unfit]]:
+        """What the model would have been asked since the last time: queries and their prompts."""
+        asked, self._asked = self._asked, []
+        return [query for query, _ in asked], [_packed(self._predictor, query, shown) for query, shown in asked]
