@@ -222,6 +222,7 @@ def test_many_texts_are_encoded_by_several_processes(tiny_encoder, monkeypatch, 
     assert all(worker._process.poll() is not None for worker in started), "no process is left behind"
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_told(tiny_encoder, tmp_path):
     with pytest.raises(IclError, match="a process that encodes texts ended"):
         list(encode_pool.encode_chunks(tmp_path / "no-model", [["a"], ["b"]], 2, lambda n: None))
