@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..errors import InputError, Problem, suggest
 from ..seeds import numpy_rng_for
-from .nearest import NOISE, SLACK, faiss, inner, nearest
+from .nearest import NOISE, faiss, inner, nearest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,20 +75,20 @@ class Approximate:
         """
         import numpy as np
 
-        selector = None
+        parameters = self._parameters
         if allowed is not None:
-            bits = np.packbits(allowed, bitorder="little")
-            selector = faiss().IDSelectorBitmap(bits)
-        found: NDArray[np.int64] = self._searched.search(np.ascontiguousarray(queries), k, params=self._parameters(self.effort, selector))[
-            1
-        ]
+            parameters = self._with_effort(sel=faiss().IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
+        found: NDArray[np.int64] = self._searched.search(np.ascontiguousarray(queries), k, params=parameters)[1]
         return found
 
-    def _parameters(self, effort: int, selector: Any = None) -> Any:
-        chosen = {} if selector is None else {"sel": selector}
+    @cached_property
+    def _parameters(self) -> Any:
+        return self._with_effort()
+
+    def _with_effort(self, **selector: Any) -> Any:
         if self.kind == "hnsw":
-            return faiss().SearchParametersHNSW(efSearch=effort, **chosen)
-        return faiss().SearchParametersIVF(nprobe=effort, **chosen)
+            return faiss().SearchParametersHNSW(efSearch=self.effort, **selector)
+        return faiss().SearchParametersIVF(nprobe=self.effort, **selector)
 
     def extended(self, vectors: NDArray[np.float32], row_ids: NDArray[np.int64]) -> Approximate:
         """One that covers more rows: `vectors` and `row_ids` begin with those that it covers. The recall is measured again."""
@@ -111,22 +111,15 @@ def approximate(vectors: NDArray[np.float32], row_ids: NDArray[np.int64], kind: 
 
     HNSW is built by several threads at once, so its graph is not quite the same each time; IVF is.
     """
-    library = faiss()
     n, d = vectors.shape
-    if kind == "hnsw":
-        made = library.IndexHNSWFlat(d, LINKS, library.METRIC_INNER_PRODUCT)
-    else:
-        n_lists = lists_for(n)
-        # A graph over the centres too: unlike the plain search of few or of many queries, its result does not depend on their number.
-        made = library.IndexIVFFlat(_centre_graph(d), d, n_lists, library.METRIC_INNER_PRODUCT)
+    # IVF: a graph over the centres too. Unlike the plain search of few or of many queries, its result does not depend on their number.
+    form = f"HNSW{LINKS},Flat" if kind == "hnsw" else f"IVF{lists_for(n)}_HNSW{LINKS},Flat"
+    made = faiss().index_factory(d, form, faiss().METRIC_INNER_PRODUCT)
+    if kind == "ivf":
         made.cp.seed, made.cp.min_points_per_centroid, made.cp.max_points_per_centroid = seed + 1, 1, 64
         made.train(vectors)
     made.add(vectors)
     return _tuned(Approximate(kind, n, row_ids, 16, None, made), vectors)
-
-
-def _centre_graph(d: int) -> Any:
-    return faiss().IndexHNSWFlat(d, LINKS, faiss().METRIC_INNER_PRODUCT)
 
 
 def lists_for(n: int) -> int:
@@ -231,12 +224,13 @@ def search_rows(
         allowed = own if allowed is None else own & allowed
         new = new[inside[new]]
     n_at_hand = covered.structure.n if allowed is None else int(allowed.sum())
-    found = covered.structure.rough(queries, min(covered.structure.n, k + SLACK), allowed)
-    short = (found >= 0).sum(axis=1) < min(k, n_at_hand)
+    found = covered.structure.rough(queries, min(covered.structure.n, k), allowed)
+    # FAISS puts what it lacks last.
+    short = np.flatnonzero((found >= 0).sum(axis=1) < min(k, n_at_hand)).tolist() if (found[:, -1] < 0).any() else []
     if covered.position is not None:
         found = np.where(found >= 0, covered.position[found], -1)
     positions, scores = _ranked(queries, vectors, found, new, k)
-    for i in np.flatnonzero(short).tolist():
+    for i in short:
         (positions[i],), (scores[i],) = nearest(queries[i : i + 1], vectors, k, among)
     return positions, scores
 
@@ -252,11 +246,17 @@ def _ranked(
         found = np.concatenate([found, np.stack(tail)], axis=1)
     m, width = found.shape
     found = np.sort(found, axis=1)
-    rows = np.maximum(found, 0)
-    exact = inner(queries, np.repeat(np.arange(m), width), vectors, rows.ravel()).reshape(m, width)
-    exact[found < 0] = -np.inf
-    order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
-    best, scores = np.take_along_axis(found, order, 1), np.take_along_axis(exact, order, 1)
+    nothing = found < 0
+    some_lack = bool(nothing.any())
+    rows = np.where(nothing, 0, found) if some_lack else found
+    exact = inner(queries, np.arange(m).repeat(width), vectors, rows.ravel()).reshape(m, width)
+    if some_lack:
+        exact[nothing] = -np.inf
+    order = (-exact).argsort(axis=1, kind="stable")[:, :k]
+    at = np.arange(m)[:, None]
+    best, scores = found[at, order], exact[at, order]
+    if not some_lack:
+        return list(best), list(scores)
     kept = [row >= 0 for row in best]
     return [row[keep] for row, keep in zip(best, kept, strict=True)], [row[keep] for row, keep in zip(scores, kept, strict=True)]
 

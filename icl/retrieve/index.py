@@ -168,11 +168,9 @@ class DemoIndex:
         if not len(state.ids) or not len(queries) or k == 0:
             return [[] for _ in queries]
         found = self._nearest(self._query_vectors(queries, state), k, state, among)
+        rows = state.examples
         return [
-            [
-                Hit(example.uid, score, example)
-                for example, score in zip((state.examples[p] for p in best.tolist()), scores.tolist(), strict=True)
-            ]
+            [Hit((example := rows[p]).uid, score, example) for p, score in zip(best.tolist(), scores.tolist(), strict=True)]
             for best, scores in zip(*found, strict=True)
         ]
 

@@ -65,7 +65,7 @@ def mapped(path: Path, dtype: str) -> NDArray[Any]:
 
     if path.stat().st_size == 0:
         return np.zeros(0, dtype=dtype)
-    return np.memmap(path, dtype=dtype, mode="r")
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # indexing a memmap costs more than indexing the array it maps
 
 
 class StoredRows(Sequence[Example]):
@@ -74,7 +74,8 @@ class StoredRows(Sequence[Example]):
     def __init__(self, path: Path, table: NDArray[np.int64], sha256: str) -> None:
         self._path, self._table = path, table
         self.sha256 = sha256
-        self._bytes = mapped(path, "u1")
+        self._bytes = mapped(path, "u1").data
+        self._ends = table[:, 1]
         self._kept: list[Example | None] = [None] * len(table)
 
     def __len__(self) -> int:
@@ -87,17 +88,17 @@ class StoredRows(Sequence[Example]):
     def __getitem__(self, i: int | slice) -> Example | list[Example]:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
-        position = range(len(self))[i]
-        kept = self._kept[position]
+        kept = self._kept[i]
         if kept is None:
+            position = range(len(self))[i]
             kept = self._kept[position] = self.read(position)
         return kept
 
     def read(self, i: int) -> Example:
         """Row i from the file. Raises InputError if it is not what was written."""
-        start = int(self._table[i - 1, 1]) if i else 0
-        row_id, end, check_sum = (int(value) for value in self._table[i])
-        line = self._bytes[start:end].tobytes() if 0 <= start <= end else b""
+        start = self._ends[i - 1].item() if i else 0
+        row_id, end, check_sum = self._table[i].tolist()
+        line = bytes(self._bytes[start:end]) if 0 <= start <= end else b""
         if line_sum(line) == check_sum:
             with contextlib.suppress(ValueError, TypeError, KeyError):
                 found, example = read_row(line)

@@ -138,7 +138,7 @@ def search(options: argparse.Namespace, kind: str) -> dict[str, Any]:
     plain = faiss.read_index(str(options.work / f"plain-{kind}.faiss"))
     structure = index._state.structure
     assert structure is not None
-    parameters = structure._parameters(structure.effort)
+    parameters = structure._parameters
     chosen = np.random.default_rng(1).choice(len(real), 256 * BATCHES + SINGLES, replace=False)
     index.search([str(i) for i in chosen[:512]], K)  # warm
     result: dict[str, Any] = {}
