@@ -13,6 +13,7 @@ from ..prompt.pack import resolve_format
 from ..protocols import LanguageModel, Retriever
 from ..readout import read_answer, tie_tolerance
 from ..values import Example, Hit, Kind, LabelScores, Prediction, Prompt, TokenCounts
+from ._ask import Rehearsal, asks_model, order_of, retriever_of, score_many
 from ._calibrate import Frozen, calibrator
 from ._common import index_of, label_order, labelled, queries_of
 from ._folder import INDEX, ROWS, TEMPLATE_FILE, save_predictor, write_rows
@@ -69,6 +70,7 @@ class FewShotPredictor:
         self._index = index
         self._retriever: Retriever | None = None
         self._order: CheckedOrder | None = None
+        self._rehearsal: Rehearsal | None = None
         self._frozen = frozen
         self._calibrator = calibrator(method, bound.kind)
         if method.lm is not None and (method.readout != "sum" or method.calibration is not None or method.format != "auto"):
@@ -141,9 +143,12 @@ class FewShotPredictor:
         return self._last[1]
 
     def _pack(self, queries: Sequence[Example]) -> list[Prompt | Unfit]:
+        return self._pack_with(queries, self._retrieve, self._ordering())
+
+    def _pack_with(self, queries: Sequence[Example], retrieve: Retriever, order: CheckedOrder) -> list[Prompt | Unfit]:
         shots = min(self.method.shots, len(self.pool))
-        found = self._retrieve(queries, shots) if shots else [[] for _ in queries]
-        ordered = self._ordering().many(queries, found)
+        found = retrieve(queries, shots) if shots else [[] for _ in queries]
+        ordered = order.many(queries, found)
         return [self._pack_one(q, shown, [h.uid for h in hits]) for q, shown, hits in zip(queries, ordered, found, strict=True)]
 
     def _pack_one(self, query: Example, ordered: Sequence[Hit], useful: Sequence[str]) -> Prompt | Unfit:
@@ -163,35 +168,14 @@ class FewShotPredictor:
         limits = [n for n in (self.method.max_tokens, self._model.window) if n is not None]
         return min(limits) if limits else None
 
-    def _retrieve(self, queries: Sequence[Example], k: int) -> Any:
+    def _retrieve(self, queries: Sequence[Example], k: int) -> list[list[Hit]]:
         if self._retriever is None:
-            from ..retrieve import build_retriever
-
-            codec = self._model.codec()
-            self._retriever = build_retriever(
-                self.method.retriever,
-                self.pool,
-                index=lambda: self.index,
-                labels=self.labels,
-                seed=self.method.seed,
-                folders=self.method.plugins,
-                count_tokens=codec.count if codec is not None else None,
-                score_many=self.score_many,
-            )
+            self._retriever = retriever_of(self, self.score_many)
         return self._retriever(queries, k)
 
     def _ordering(self) -> CheckedOrder:
         if self._order is None:
-            from ..retrieve import build_order
-
-            self._order = build_order(
-                self.method.order,
-                labels=self.labels,
-                seed=self.method.seed,
-                folders=self.method.plugins,
-                pool=self.pool,
-                score_many=self.score_many,
-            )
+            self._order = order_of(self, self.score_many)
         return self._order
 
     # ── predictions ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -322,10 +306,20 @@ class FewShotPredictor:
         return Prediction(example.uid, label, candidates=tuple(words), why=why, text=text)
 
     def plan(self, queries: Sequence[Any]) -> TokenCounts:
-        """Tokens that `predict` computes from a cold start; for generated answers at most."""
+        """Tokens that `predict` computes from a cold start; for generated answers at most.
+
+        What selectors and orders ask the model once for a pool is counted in the first plan. Nothing is asked here.
+        """
         lm = self._lm()
         examples = queries_of(queries, self.inputs)
-        work = [(q, p) for q, p in zip(examples, self._prepare(examples), strict=True) if not isinstance(p, Unfit)]
+        if self._rehearsal is None and asks_model(self.method):
+            self._rehearsal = Rehearsal(self)
+        pack = self._prepare if self._rehearsal is None else self._rehearsal.pack
+        counts = self._plan(lm, examples, pack(examples))
+        return counts + self._plan(lm, *self._rehearsal.asked()) if self._rehearsal else counts
+
+    def _plan(self, lm: LanguageModel, queries: Sequence[Example], prepared: Sequence[Prompt | Unfit]) -> TokenCounts:
+        work = [(q, p) for q, p in zip(queries, prepared, strict=True) if not isinstance(p, Unfit)]
         work = [(q, p) for q, p in work if self.kind != "choose" or q.choices]
         samples = self.method.samples if self._writes(lm) else 1
         if work and (self._writes(lm) or self._shows_rationales):
@@ -369,17 +363,8 @@ class FewShotPredictor:
         return raw[1]
 
     def score_many(self, pairs: Sequence[tuple[Example, Sequence[Example]]]) -> list[NDArray[np.float64] | None]:
-        """Per (query, demonstrations in prompt order) the uncalibrated log-scores of the answers, (n_answers,), all in one call of the
-        model; None for what cannot be scored. For selectors and orders that ask the model."""
-        if self.kind == "answer":
-            raise InputError(Problem("this retriever or order scores labels, and the answers here are free text", "Take another one."))
-        packed = [self._pack_one(q, [Hit(e.uid, 0.0, e) for e in shown], [e.uid for e in reversed(shown)]) for q, shown in pairs]
-        work = [(query, prompt) for (query, _), prompt in zip(pairs, packed, strict=True) if not isinstance(prompt, Unfit)]
-        found = self._raw(self._lm(), work) if work else []
-        if limits := [r.why for r in found if isinstance(r, Lost) and r.limit]:
-            raise CostLimitError(limits[0])
-        values = iter([None if isinstance(r, Lost) else log_scores(r[1], r[0], self.method.readout) for r in found])
-        return [None if isinstance(prompt, Unfit) else next(values) for prompt in packed]
+        """See `_ask.score_many`: for selectors and orders that ask the model."""
+        return score_many(self, pairs)
 
     # ── growing and keeping ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -394,7 +379,7 @@ class FewShotPredictor:
             labels = label_order(usable, self.labels)
             self.bound = bind(self.bound.template, kind=self.kind, inputs=self.inputs, labels=labels, words=self.method.words)
         self._shows_rationales = self.method.shots > 0 and uses_rationales(self.bound, self.pool)
-        self._retriever = self._order = self._last = self._frozen = None
+        self._retriever = self._order = self._last = self._rehearsal = self._frozen = None
 
     def save(self, folder: Path | str) -> None:
         """Write a folder that `icl.load` takes. Raises InputError if the retriever, order or tokenizer is a function."""

@@ -133,18 +133,18 @@ def additive(worth):
     return one
 
 
-@pytest.mark.parametrize("name", ["influence", "leave_one_out"])
-def test_rows_that_help_come_first_and_rows_that_harm_last(name, pool):
+@pytest.mark.parametrize(("name", "prompts"), [("influence", 600), ("leave_one_out", 60)])
+def test_rows_that_help_come_first_and_rows_that_harm_last(name, prompts, pool):
     worth = {e.uid: 1.5 if i < 5 else -1.5 if i >= 25 else 0.0 for i, e in enumerate(pool)}
     scorer = Scorer(additive(worth))
-    select = selector({name: {"prompts": 600, "rows": 4, "shots": 3}}, pool, scorer)
+    select = selector({name: {"prompts": prompts, "rows": 4, "shots": 3}}, pool, scorer)
     ranked = uids(select([QUERY], 30, None)[0])
     assert set(ranked[:5]) == {e.uid for e in pool[:5]}
     assert set(ranked[-5:]) == {e.uid for e in pool[25:]}
     calls, n = scorer.calls, len(scorer.pairs)
     select(pool, 5, None)
     assert (scorer.calls, len(scorer.pairs)) == (calls, n), "the worths of a pool are computed once"
-    assert n == 600 * 4 * (4 if name == "leave_one_out" else 1), "as the settings say"
+    assert n == prompts * 4 * (4 if name == "leave_one_out" else 1), "as the settings say"
     assert all(query not in shown for query, shown in scorer.pairs), "no row is judged by a prompt that shows it"
     halves = [{query for query, _ in scorer.pairs} & set(shown) for _, shown in scorer.pairs]
     assert any(halves), "rows that judge one half are valued on the other"
@@ -299,3 +299,25 @@ def test_stages_that_ask_the_model_say_how_much(pool):
     traced = retrieve.trace([QUERY], 3)[0]
     assert retrieve.n_scored == len(scorer.pairs) > 1
     assert [step[:3] for step in traced.steps] == [("knn", 30, 9), ("mdl", 9, 3)]
+
+
+@pytest.mark.parametrize("options", [
+    {"retriever": [{"bm25": {"n": 6}}, {"mdl": {"sets": 3}}]},
+    {"retriever": {"hybrid": {"of": ["bm25", {"influence": {"prompts": 6, "rows": 2, "shots": 2}}]}}},
+    {"retriever": "random", "order": {"locale": {"permutations": 3, "probes": 2}}},
+], ids=str)  # fmt: skip
+def test_what_the_model_will_be_asked_is_planned_without_asking_it(pool, options):
+    lm = tiny.lm()
+    rows = pool[:12]
+    predictor = icl.FewShot(lm, shots=3, encoder=HashEncoder(), **options).fit(rows, labels=LABELS)
+    before = lm.totals.computed
+    planned = predictor.plan(rows[:4])
+    assert lm.totals.computed == before
+    predictor.predict(rows[:4])
+    done = lm.totals.computed - before
+    # The prompts that follow depend on the answers, and those of one call share more than those of several do.
+    assert done == pytest.approx(planned.computed, rel=0.25)
+    plain = icl.FewShot(lm, shots=3, encoder=HashEncoder(), retriever="bm25").fit(rows, labels=LABELS)
+    assert planned.naive > 1.5 * plain.plan(rows[:4]).naive
+    if "hybrid" in str(options):
+        assert predictor.plan(rows[:4]).naive < planned.naive, "what is asked once for a pool is planned once"
