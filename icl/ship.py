@@ -20,7 +20,7 @@ MEASURED = "measured.json"
 """The figures of the run that the predictor comes from."""
 TOLERANCE = 1e-3
 """How far a probability may lie from the one recorded: another machine adds in another order."""
-LOWER_IS_BETTER = frozenset({"ece", "brier"})
+LOWER_IS_BETTER = frozenset({"ece", "brier", "nll", "aurc"})
 Record = Mapping[str, Any]
 
 

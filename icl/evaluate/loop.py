@@ -92,7 +92,8 @@ class _Running:
             counts = _planned(predictor, queries)
             planned = planned + counts if planned is not None and counts is not None else None
             if number not in done:
-                known = store.stored(cell.key, part)
+                # What is fitted on the items that are predicted together must see all of them, however often the run was stopped.
+                known = {} if _is_transductive(predictor) else store.stored(cell.key, part)
                 if predictor is None:
                     answers = dict(zip(part, _unscored(queries, str(failure)), strict=True))
                 else:
@@ -109,14 +110,14 @@ class _Running:
             if len(done) == len(units(len(items), cell)):
                 # A calibration is fitted at the first prediction, which an earlier process made: without this it would not be saved.
                 _predict(predictor, items[: len(units(len(items), cell)[0])], cell)
-            self._save(predictor, cell, path)
+            path = self._save(predictor, cell, path)
         seen = {example.target for example in pool}
         facts = {
             "n_labelled": len(pool),
             "labels_missing": [label for label in data.task.labels if label not in seen] if pool else [],
             "tokens_computed": planned.computed if planned else None,
             "tokens_naive": planned.naive if planned else None,
-            "estimator": getattr(predictor, "estimator", None),
+            "estimator": _estimator(predictor),
             "predictor": path,
         }
         store.finish_cell(cell.key, facts, {"fit_s": fit_s, "predict_s": predict_s, "peak_memory_mb": peak_memory_mb()})
@@ -127,8 +128,8 @@ class _Running:
         lm = self._lm(cell)
         with self._counted(cell, lm):
             predictor, failure = _fit(self.prepared, cell, self.prepared.pool(cell), lm)
-        if predictor is None:
-            note(f"{cell}: {failure}")
+        if predictor is None or _is_transductive(predictor):
+            note(f"{cell}: {failure or 'fitted on the items that are predicted together, so single ones are not asked for again'}")
             return
         for start in range(0, len(positions), UNIT_ITEMS):
             part = positions[start : start + UNIT_ITEMS]
@@ -170,7 +171,11 @@ class _Running:
             if counts := self.work.since(lm):
                 self.store.add_work(cell.key, counts)
 
-    def _save(self, predictor: Any, cell: Cell, path: str) -> None:
+    def _save(self, predictor: Any, cell: Cell, path: str) -> str | None:
+        """Where it was saved; None where its calibration is transductive or could not be fitted: then there is nothing to ship."""
+        calibration = getattr(predictor, "calibration", None)
+        if calibration is not None and not calibration.can_save:
+            return None
         folder = self.store.folder / path
         if hasattr(predictor, "name"):
             predictor.name = cell.method
@@ -178,6 +183,7 @@ class _Running:
         predictor.save(folder)
         items = self.prepared.tasks[cell.task].test
         write_regression(folder, items[:N_REGRESSION], self.store.predictions(cell.key)[:N_REGRESSION])
+        return path
 
 
 N_REGRESSION = 8
@@ -195,6 +201,18 @@ def _fit(prepared: Prepared, cell: Cell, pool: Sequence[Example], lm: LanguageMo
         why = f"fitting failed: {_reason(error)}"
         note(f"{cell}: {why}")
         return None, why
+
+
+def _estimator(predictor: Any) -> str | None:
+    """How the answers were found; None without a language model."""
+    try:
+        return getattr(predictor, "estimator", None)
+    except IclError:  # a saved predictor that only writes prompts: its items say so
+        return None
+
+
+def _is_transductive(predictor: Any) -> bool:
+    return bool(getattr(getattr(predictor, "calibration", None), "is_transductive", False))
 
 
 def _is_down(answers: Sequence[Prediction]) -> Stopped | None:

@@ -14,7 +14,7 @@ from ..protocols import LanguageModel, Retriever
 from ..readout import read_answer, tie_tolerance
 from ..values import Example, Hit, Kind, LabelScores, Prediction, Prompt, TokenCounts
 from ._ask import Rehearsal, asks_model, order_of, retriever_of, score_many
-from ._calibrate import Frozen, calibrator
+from ._calibrate import Frozen, calibration_of, scored
 from ._common import index_of, label_order, labelled, queries_of
 from ._folder import INDEX, ROWS, TEMPLATE_FILE, save_predictor, write_rows
 from ._labels import Candidates, candidates_of, label_prediction, log_scores, unscored
@@ -71,8 +71,7 @@ class FewShotPredictor:
         self._retriever: Retriever | None = None
         self._order: CheckedOrder | None = None
         self._rehearsal: Rehearsal | None = None
-        self._frozen = frozen
-        self._calibrator = calibrator(method, bound.kind)
+        self.calibration = calibration_of(method, bound.kind, frozen)
         if method.lm is not None and (method.readout != "sum" or method.calibration is not None or method.format != "auto"):
             # Else only when the model is used: to ask an endpoint what it can do takes a moment.
             check_estimator(method, method.lm)
@@ -227,6 +226,8 @@ class FewShotPredictor:
 
     def _score(self, lm: LanguageModel, work: Sequence[Work]) -> list[Prediction | Lost]:
         """By the log-likelihoods of the labels' continuations."""
+        if work and self.calibration is not None:
+            self.calibration.state(self)
         raw = self._raw(lm, [(query, prompt) for _, query, prompt in work])
         values = iter(self._values([r for r in raw if not isinstance(r, Lost)]))
         result: list[Prediction | Lost] = []
@@ -241,7 +242,7 @@ class FewShotPredictor:
 
     def _values(self, raw: Sequence[tuple[Candidates, LabelScores]]) -> list[NDArray[np.float64]]:
         values = [log_scores(scores, candidates, self.method.readout) for candidates, scores in raw]
-        return self._calibrated(values) if self._calibrator is not None and values else values
+        return self.calibration.apply(self, values) if self.calibration is not None and values else values
 
     def _raw(self, lm: LanguageModel, work: Sequence[tuple[Example, Prompt]]) -> list[tuple[Candidates, LabelScores] | Lost]:
         """Per item what was scored and its scores."""
@@ -308,7 +309,8 @@ class FewShotPredictor:
     def plan(self, queries: Sequence[Any]) -> TokenCounts:
         """Tokens that `predict` computes from a cold start; for generated answers at most.
 
-        What selectors and orders ask the model once for a pool is counted in the first plan. Nothing is asked here.
+        What a calibration is fitted on is counted once, in the first plan of a predictor, as it is scored once; so is what selectors
+        and orders ask the model once for a pool. Nothing is asked here.
         """
         lm = self._lm()
         examples = queries_of(queries, self.inputs)
@@ -316,6 +318,8 @@ class FewShotPredictor:
             self._rehearsal = Rehearsal(self)
         pack = self._prepare if self._rehearsal is None else self._rehearsal.pack
         counts = self._plan(lm, examples, pack(examples))
+        if fitting := self.calibration.unplanned(self) if self.calibration is not None else []:
+            counts += self._plan(lm, fitting, (self._rehearsal.pack if self._rehearsal else self._pack)(fitting))
         return counts + self._plan(lm, *self._rehearsal.asked()) if self._rehearsal else counts
 
     def _plan(self, lm: LanguageModel, queries: Sequence[Example], prepared: Sequence[Prompt | Unfit]) -> TokenCounts:
@@ -330,26 +334,9 @@ class FewShotPredictor:
 
     # ── calibration ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _calibrated(self, values: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
-        import numpy as np
-
-        assert self._calibrator is not None
-        if self._frozen is None:
-            self._frozen = self._calibrator.fit(self)
-        return list(self._calibrator.apply(self, self._frozen, np.stack(list(values))))
-
     def log_scores(self, queries: Sequence[Example]) -> NDArray[np.float64]:
-        """(n, n_labels) uncalibrated log-scores, for calibrations: a task row's own copy is not among its demonstrations."""
-        import numpy as np
-
-        work = [(q, p) for q, p in zip(queries, self._pack(queries), strict=True) if not isinstance(p, Unfit)]
-        found = self._raw(self._lm(), work)
-        raw = [r for r in found if not isinstance(r, Lost)]
-        if limits := [r.why for r in found if isinstance(r, Lost) and r.limit]:
-            raise CostLimitError(limits[0])
-        if not raw:
-            raise IclError(f"none of the {len(found)} rows that the calibration is fitted on could be scored")
-        return np.stack([log_scores(scores, candidates, self.method.readout) for candidates, scores in raw])
+        """(n, n_labels) uncalibrated log-scores of what can be scored: a task row's own copy is not among its demonstrations."""
+        return scored(self, queries)[1]
 
     def score_with(self, query: Any, demonstrations: Sequence[Example]) -> LabelScores:
         """The raw scores of a query with these demonstrations in this order, for components that ask the model."""
@@ -379,15 +366,16 @@ class FewShotPredictor:
             labels = label_order(usable, self.labels)
             self.bound = bind(self.bound.template, kind=self.kind, inputs=self.inputs, labels=labels, words=self.method.words)
         self._shows_rationales = self.method.shots > 0 and uses_rationales(self.bound, self.pool)
-        self._retriever = self._order = self._last = self._rehearsal = self._frozen = None
+        self._retriever = self._order = self._last = self._rehearsal = None
+        self.calibration = calibration_of(self.method, self.kind)
 
     def save(self, folder: Path | str) -> None:
-        """Write a folder that `icl.load` takes. Raises InputError if the retriever, order or tokenizer is a function."""
-        if self._calibrator is not None and self._frozen is None:
-            self._frozen = self._calibrator.fit(self)
+        """Write a folder that `icl.load` takes. Raises InputError if the retriever, order or tokenizer is a function, or the calibration
+        is transductive: it has nothing to freeze."""
+        frozen = self.calibration.saved(self) if self.calibration is not None else None
         used = self._index if self._index is not None else self._live_index
         state = prompt_state(self.method, self.bound, self._model, used)
-        save_predictor(folder, {**state, "name": self.name, "calibration_state": self._frozen}, self._files)
+        save_predictor(folder, {**state, "name": self.name, "calibration_state": frozen}, self._files)
 
     def _files(self, folder: Path) -> None:
         write_text(folder / TEMPLATE_FILE, self.bound.template.source)
