@@ -348,12 +348,14 @@ def _data_reports(prepared: Prepared, folder: Path) -> dict[str, list[str]]:
     encoder = prepared.encoders.get(prepared.loaded.suite.encoder)
     reports, lines = {}, {}
     for name, data in prepared.tasks.items():
-        # With the whole pool as a label budget every row is embedded anyway; else a report must not cost more than the run.
-        is_cheap = len(data.task.train) <= REPORTED_ROWS or "all" in prepared.loaded.suite.budgets
+        # With the whole pool as a label budget every row is embedded anyway; else a report must not cost more than the run, and no money.
+        is_free = encoder is None or "://" not in encoder.name
+        is_cheap = (is_free and len(data.task.train) <= REPORTED_ROWS) or "all" in prepared.loaded.suite.budgets
         reports[name] = report(data.task, encoder if is_cheap else None)
         lines[name] = reports[name].lines()
         if encoder is not None and not is_cheap:
-            lines[name].append(f"  diversity  not computed for more than {REPORTED_ROWS:,} rows; icl validate on the file shows it")
+            why = f"for more than {REPORTED_ROWS:,} rows" if is_free else "with a paid encoder"
+            lines[name].append(f"  diversity  not computed {why}; icl validate on the file shows it")
     write_json(folder / REPORT, {name: {"lines": lines[name], **found.as_dict()} for name, found in reports.items()})
     return lines
 

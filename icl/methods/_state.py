@@ -29,6 +29,8 @@ def prompt_state(method: FewShot, bound: BoundTemplate, model: ModelHandle, inde
         for field in ("retriever", "order", "tokenizer")
         if callable(getattr(method, field)) and not (field == "retriever" and is_live)
     ]
+    if model.reference is not None and callable(model.reference.get("tokenizer")):
+        problems.append(Problem("a Python function cannot be saved", "Name the model's tokenizer, or leave it out.", field="lm.tokenizer"))
     if problems:
         raise InputError(problems)
     settings = {name: _plain(getattr(method, name)) for name in SETTINGS}

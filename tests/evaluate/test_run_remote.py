@@ -294,3 +294,21 @@ def test_a_suite_of_endpoints_is_checked_without_heavy_imports(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_neighbours_by_an_embeddings_endpoint(rules, tmp_path, monkeypatch):
+    monkeypatch.setenv("ICL_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with serve(rules.respond) as served:
+        knn = {"few_shot": {"retriever": "knn", "shots": 2, "max_new_tokens": 8}}
+        what = {**suite(served, methods=["knn_vote", knn]), "encoder": f"{served.url}#letters", "budgets": [8, 16]}
+        run = icl.run(what, tmp_path / "out")
+        assert run.exit_code == 0
+        assert list(run.document["manifest"]["encoders"]) == [f"{served.url}#letters"]
+        assert run.document["manifest"]["machine"]["threads"] is None
+        assert "not computed with a paid encoder" in run.table()
+        texts = [text for batch in rules.embedded for text in batch]
+        assert set(texts) <= {"dimensions", *(row["text"] for row in rows(30, 1)), *(row["text"] for row in rows(40, 2))}
+        assert max(Counter(text for text in texts if text != "dimensions").values()) == 1
+        answers = [p.answer for p in icl.load(run.folder / "predictors" / "knn_vote").predict([row["text"] for row in rows(40, 2)])]
+        assert answers == [p.answer for p in run.predictions("knn_vote")]
