@@ -156,7 +156,7 @@ def test_templates_in_the_docs_are_valid(tmp_path):
 def test_the_suite_in_the_docs_is_valid(checkout):
     from icl.evaluate import load_suite
 
-    (block,) = (b for b in blocks(ROOT / "docs" / "suites.md") if b.language == "yaml")
+    block = next(b for b in blocks(ROOT / "docs" / "suites.md") if b.language == "yaml")
     (checkout / "data").symlink_to(ROOT / "eval_suites" / "data")
     (checkout / "s.yaml").write_text(block.code, encoding="utf-8")
     assert load_suite("s.yaml").suite.thresholds

@@ -111,3 +111,35 @@ def test_texts_are_kept_by_whole_calls(tmp_path):
         texts[0] for texts in lm.sample(prompts, n=1, temperature=0, max_new_tokens=5, seed=9)
     ]
     assert (lm.cache.hits, lm.cache.misses) == (2, 5), "what is greedy does not depend on the seed"
+
+
+@pytest.mark.parametrize("path", ["tree", "padded"])
+def test_what_memory_forced_into_halves_is_not_kept(path, tmp_path, monkeypatch):
+    """Its last digits may be others than those of the batch whole, and so may be all that builds on it."""
+    import torch
+
+    import icl.model.scoring as scoring
+
+    lm = model()
+    lm.scoring.path = path
+    plain, _ = scored(lm)
+    lm = model()
+    lm.cache = cache = ScoreCache(tmp_path, 1 << 30)
+    lm.scoring.path = path
+    name = "chunk_values" if path == "tree" else "row_values"
+    real, failed = getattr(scoring, name), []
+
+    def fails_once(*arguments):
+        if not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(*arguments)
+
+    monkeypatch.setattr(scoring, name, fails_once)
+    found, n = scored(lm)
+    assert failed
+    assert lm.totals.unplanned == 1
+    assert max(abs(a - b) for x, y in zip(found, plain, strict=True) for a, b in zip(x, y, strict=True)) < 1e-4
+    assert not cache.path.exists()
+    assert scored(lm) == (plain, n)  # as planned again, and kept
+    assert scored(lm) == (plain, 0)
