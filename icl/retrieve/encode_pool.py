@@ -1,7 +1,7 @@
 """Encoding many texts in several processes of one thread each; as a program (`python -m icl.retrieve.encode_pool FOLDER`) one of them.
 
-A small encoder uses a few threads badly: on two cores two processes encode about a third more texts a second than one process with two
-threads. Starting them takes seconds and each holds the model, so it pays for many texts only. The workers are programs of their own, not
+A small encoder uses a few threads badly, so a process for each core encodes more texts a second than one with all of them. Starting them
+takes seconds and each holds the model, so it pays for many texts only. The workers are programs of their own, not
 `multiprocessing`, whose children would run the user's script again where it has no `if __name__ == "__main__"`.
 """
 
