@@ -52,7 +52,7 @@ def test_a_missed_threshold_is_3(icl_cli, suite):
 
 
 def test_an_interrupted_run_is_130_and_says_how_to_go_on(icl_cli, suite, monkeypatch, tmp_path):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
