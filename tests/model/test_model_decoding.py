@@ -38,6 +38,17 @@ def test_stop_strings_cut_exactly():
         assert found == text[: text.index(stop)]
 
 
+@pytest.mark.parametrize("name", ["llama", "bloom"])
+def test_nothing_is_computed_behind_a_stop_string(name):
+    lm = tiny.lm(name)
+    whole = lm.generate(PROMPTS[:1], max_new_tokens=40, stop=())[0]
+    before = lm.totals.generated
+    assert before == 39  # the first token comes from the prompt
+    [text] = lm.generate(PROMPTS[:1], max_new_tokens=40, stop=(whole[5:7],))
+    assert text == whole[: whole.index(whole[5:7])]
+    assert lm.totals.generated - before < 20
+
+
 def test_rows_of_one_batch_end_at_different_lengths():
     lm = tiny.lm("llama")
     whole = lm.generate(PROMPTS, max_new_tokens=24, stop=())

@@ -143,3 +143,18 @@ def test_what_memory_forced_into_halves_is_not_kept(path, tmp_path, monkeypatch)
     assert not cache.path.exists()
     assert scored(lm) == (plain, n)  # as planned again, and kept
     assert scored(lm) == (plain, 0)
+
+
+def test_the_same_end_behind_another_beginning_is_another_batch(tmp_path):
+    """Trunks and paths of the same length, and batches with the same tokens behind them: only what they build on differs."""
+    beginnings = [" ".join(["film"] * 150), " ".join(["goal"] * 150)]
+    assert len({model().count_tokens(text) for text in beginnings}) == 1
+    lm = model(max_batch=2)
+    lm.cache = ScoreCache(tmp_path, 1 << 30)
+    found, expected = [], []
+    for text in beginnings:
+        prompts, labels = [f"{text} {end}" for end in ("cup", "oil", "plot", "team")], [LABELS] * 4
+        found.append(lm.loglikelihoods(prompts, labels))
+        expected.append(model(max_batch=2).loglikelihoods(prompts, labels))
+    assert found == expected
+    assert found[0] != found[1]
