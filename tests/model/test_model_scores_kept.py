@@ -147,7 +147,7 @@ def test_what_memory_forced_into_halves_is_not_kept(path, tmp_path, monkeypatch)
 
 def test_the_same_end_behind_another_beginning_is_another_batch(tmp_path):
     """Trunks and paths of the same length, and batches with the same tokens behind them: only what they build on differs."""
-    beginnings = [" ".join(["film"] * 150), " ".join(["goal"] * 150)]
+    beginnings = [f"a {' '.join(words * 20)} {' '.join(['team', 'cup'] * 40)}" for words in (["film", "goal"], ["goal", "film"])]
     assert len({model().count_tokens(text) for text in beginnings}) == 1
     lm = model(max_batch=2)
     lm.cache = ScoreCache(tmp_path, 1 << 30)
