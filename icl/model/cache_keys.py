@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ..values import canonical_json
 
 Part: TypeAlias = "bool | int | float | str | bytes | NDArray[np.integer[Any]] | Sequence[Part] | None"
 _TOO_LARGE = "an integer of a key does not fit into 32 bits"
@@ -46,14 +44,6 @@ def text_key(
     """
     drawn = (n, float(temperature), seed if temperature else None)
     return _key(b"icl texts 1", (fingerprint, dtype, list(prompts), drawn, max_new_tokens, list(stop), constraint))
-
-
-def request_key(url: str, body: Mapping[str, Any]) -> bytes:
-    """32 bytes that stand for a request to a server: its address and the exact body, which names the model.
-
-    Only for requests whose answer is meant to repeat (temperature 0, or with a seed), and only successful answers are to be stored.
-    """
-    return _key(b"icl requests 1", (url, canonical_json(body)))
 
 
 def _key(purpose: bytes, parts: Sequence[Part]) -> bytes:

@@ -92,12 +92,6 @@ def chunks(items: Sequence[Item], room: Room, *, above: Sequence[int] = (), shar
     yield from walk.finish()
 
 
-def n_unique(items: Sequence[Item]) -> int:
-    """Tokens of the tree: what one chunk without limits would compute."""
-    everything = Room(1 << 60, 1 << 60)
-    return sum(len(chunk) for chunk in chunks(items, everything))
-
-
 def _merged(items: Iterable[Item]) -> Iterator[Item]:
     """Neighbours with the same prefix as one item."""
     for _, same in groupby(items, key=lambda i: i.prefix):

@@ -27,10 +27,10 @@ import numpy as np
 from ..errors import InputError, Problem
 from ..files import cache_folder
 from ..progress import note
-from .cache_keys import batch_key, request_key, text_key
+from .cache_keys import batch_key, text_key
 from .limits import parse_memory
 
-__all__ = ["ScoreCache", "batch_key", "cached_group", "describe", "open_cache", "request_key", "text_key"]
+__all__ = ["ScoreCache", "batch_key", "cached_group", "describe", "open_cache", "text_key"]
 
 LIMIT = "1GiB"
 WAIT_S = 15.0

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from icl.errors import InputError
 from icl.model import score_cache
-from icl.model.score_cache import ScoreCache, batch_key, cached_group, describe, open_cache, request_key, text_key
+from icl.model.score_cache import ScoreCache, batch_key, cached_group, describe, open_cache, text_key
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WRITER = """
@@ -138,25 +138,6 @@ def test_every_setting_of_a_text_is_in_its_key():
     found = [key(**base), *(key(**{**base, name: value}) for name, value in other.items()), key(**{**base, "prompts": [[3], [1, 2]]})]
     assert len(set(found)) == len(found)
     assert key(**{**base, "temperature": 0, "seed": 1}) == key(**{**base, "temperature": 0.0, "seed": 2}), "greedy text has no seed"
-
-
-def test_a_request_is_its_address_and_body():
-    body = {"model": "m", "prompt": "hé", "temperature": 0, "stop": ["\n"]}
-    assert request_key("https://a/v1", body) == request_key("https://a/v1", dict(reversed(body.items())))
-    found = {request_key("https://a/v1", body), request_key("https://b/v1", body), request_key("https://a/v1", {**body, "model": "n"})}
-    assert len(found) == 3
-
-
-def test_a_long_prompt_is_hashed_at_once():
-    ids = np.arange(2000, dtype=np.int32)
-    best = min(_seconds(lambda: batch_key("fingerprint", ids)) for _ in range(200))
-    assert best < 50e-6
-
-
-def _seconds(call):
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 # ── what is stored is found ──────────────────────────────────────────────────────────────────────────────────────────────
