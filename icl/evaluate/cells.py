@@ -63,7 +63,7 @@ def cells(loaded: LoadedSuite, tasks: Sequence[TaskEntry] | None = None, seed: i
     for model in models:
         for task in tasks if tasks is not None else loaded.suite.tasks:
             for entry in loaded.methods:
-                if needs(entry, "MODEL", loaded.plugins) is (model is None):
+                if not entry.does(task.name) or needs(entry, "MODEL", loaded.plugins) is (model is None):
                     continue
                 key = model.key if model else None
                 if not needs(entry, "LABELS", loaded.plugins):

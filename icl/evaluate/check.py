@@ -41,7 +41,7 @@ def load_suite(
     doc = apply_overrides(raw, overrides or {})
     suite, problems = parse(doc)
     checker = _Checker(doc, folder, tuple(Path(p) for p in plugins))
-    methods = checker.methods(suite.methods)
+    methods = checker.methods(suite.methods, [task.name for task in suite.tasks])
     metrics = checker.metrics(suite.metrics)
     folders = template_folders(tuple(Path(p) for p in templates), beside=folder)
     label = str(source) if not isinstance(source, Mapping) else name
@@ -79,12 +79,15 @@ class _Checker:
             return None
         return spec
 
-    def methods(self, values: Sequence[Any]) -> tuple[MethodEntry, ...]:
+    def methods(self, values: Sequence[Any], tasks: Sequence[str]) -> tuple[MethodEntry, ...]:
         entries: list[MethodEntry] = []
         for n, value in enumerate(values):
             own: Any = None
-            if isinstance(value, Mapping) and len(value) == 2 and "name" in value:
-                own, value = value["name"], {key: part for key, part in value.items() if key != "name"}
+            only: tuple[str, ...] | None = None
+            if isinstance(value, Mapping) and len(value) > 1:
+                own = value.get("name")
+                only = self.only(value["tasks"], tasks, n) if "tasks" in value else None
+                value = {key: part for key, part in value.items() if key not in ("name", "tasks")}
             spec = self.spec("method", value, "methods", n)
             if spec is None:
                 continue
@@ -97,8 +100,21 @@ class _Checker:
                 self.problems.append(problem_at(self.doc, f"two methods are called '{name}'", fix, ("methods", n)))
             else:
                 self.options(spec, n)
-                entries.append(MethodEntry(name, spec, n))
+                entries.append(MethodEntry(name, spec, n, only))
         return tuple(entries)
+
+    def only(self, names: Any, tasks: Sequence[str], n: int) -> tuple[str, ...]:
+        """The tasks that a method is limited to; those that the suite lacks are noted."""
+        path = ("methods", n, "tasks")
+        if not isinstance(names, list) or not names:
+            self.problems.append(
+                problem_at(self.doc, f"'tasks' is a list of task names, got {names!r}", "Leave it out for all tasks.", path)
+            )
+            return ()
+        for name in names:
+            if name not in tasks:
+                self.problems.append(problem_at(self.doc, f"there is no task '{name}' in this suite", suggest(str(name), tasks), path))
+        return tuple(str(name) for name in names)
 
     def options(self, spec: Spec, n: int) -> None:
         """Check the components that a method's settings name."""
@@ -171,6 +187,8 @@ def kind_problems(loaded: LoadedSuite, task: TaskEntry, kind: Kind) -> list[Prob
     """Methods that cannot do a task of this kind, and a task that no metric judges."""
     problems = []
     for entry in loaded.methods:
+        if not entry.does(task.name):
+            continue
         can = kinds_of("method", entry.spec.name, loaded.plugins)
         if kind not in can:
             fix = f"It does {', '.join(sorted(can))}. Take the method out, or put the task into a suite of its own."
@@ -236,7 +254,7 @@ def template_problems(loaded: LoadedSuite, task: TaskEntry, n: int) -> Iterator[
     uses: list[tuple[str, tuple[str | int, ...]]] = [(task.template, ("tasks", n, "template"))]
     for entry in loaded.methods:
         own = entry.spec.settings.get("template")
-        if isinstance(own, str):
+        if isinstance(own, str) and entry.does(task.name):
             uses.append((own, ("methods", entry.position, entry.spec.name, "template")))
     for name, path in uses:
         yield from _template(loaded, task, name, path)

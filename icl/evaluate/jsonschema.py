@@ -51,6 +51,8 @@ def _component(kind: str, folders: Sequence[Path], definitions: dict[str, Any]) 
         }
         if kind == "method":
             form["properties"]["name"] = {"type": "string", "description": "What the results call it."}
+            only = {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": "The only tasks that it is judged on."}
+            form["properties"]["tasks"] = only
         forms.append(form)
     return {"anyOf": forms or [{"type": "string"}]}
 

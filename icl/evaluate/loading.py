@@ -25,6 +25,12 @@ class MethodEntry:
     spec: Spec
     """The method and its settings."""
     position: int
+    tasks: tuple[str, ...] | None = None
+    """Names of the only tasks that it does; None: all."""
+
+    def does(self, task: str) -> bool:
+        """Whether the method is judged on a task."""
+        return self.tasks is None or task in self.tasks
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,7 +224,7 @@ def _templates_used(loaded: LoadedSuite, entry: TaskEntry, n: int) -> list[tuple
     """(template, place in the suite) of the templates that methods read for a task; none if no method prompts."""
     uses: list[tuple[str, tuple[str | int, ...]]] = []
     for method in loaded.methods:
-        if not needs(method, "MODEL", loaded.plugins):
+        if not method.does(entry.name) or not needs(method, "MODEL", loaded.plugins):
             continue
         own = method.spec.settings.get("template")
         path = ("methods", method.position, method.spec.name, "template")

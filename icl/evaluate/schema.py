@@ -159,7 +159,9 @@ class Suite(Strict):
     description: str = ""
     models: list[str | ModelEntry] = Field(default=["smollm2"], description="Language models; loaded only if a method uses one.")
     tasks: list[TaskEntry] = Field(min_length=1)
-    methods: list[str | dict[str, Any]] = Field(min_length=1, description="A name, {name: settings}, or {name: OWN, method: settings}.")
+    methods: list[str | dict[str, Any]] = Field(
+        min_length=1, description="A name, {name: settings}, or {name: OWN, method: settings, tasks: [NAME]}."
+    )
     budgets: list[Annotated[int, Field(ge=1)] | Literal["all"]] = Field(
         default=["all"], min_length=1, description="Label budgets: how many labelled examples are owned. Draws are nested."
     )

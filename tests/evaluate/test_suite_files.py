@@ -59,6 +59,8 @@ def test_a_suite_is_read(folder):
         ("  - majority", "  - {few_shot: {template: sentimnt}}", 5, "methods.0.few_shot.template", "Did you mean 'sentiment'"),
         ("  - majority", "  - {few_shot: {readout: per_chr}}", 5, "methods.0.few_shot.readout", "per_char"),
         ("  - majority", "  - majority\n  - majority", 6, "methods.1", "two methods are called 'majority'"),
+        ("  - majority", "  - {majority: {}, tasks: [colors]}", 5, "methods.0.tasks", "Did you mean 'colours'"),
+        ("  - majority", "  - {majority: {}, tasks: []}", 5, "methods.0.tasks", "a list of task names"),
         ("  - majority", "  - {saved: {path: nowhere}}", 5, "methods.0.saved.path", "no folder 'nowhere'"),
         ("[10, all]", "[10, 0]", 6, "budgets.1", "greater than or equal to 1"),
         ("[10, all]", "[10, al]", 6, "budgets.1", "'all'"),
@@ -156,6 +158,18 @@ def test_cells_run_once_where_nothing_differs(folder):
     assert [c.model for c in found] == sorted((c.model for c in found), key=lambda m: m or "")  # each model is loaded once
     kept = {predictor_path(loaded, c, 5) for c in found} - {None}
     assert kept == {"predictors/majority", *(f"predictors/{m}/{x}" for m in ("a", "b") for x in ("zero_shot", "few_shot"))}
+
+
+def test_a_method_may_be_limited_to_some_tasks(folder):
+    rows = {"train": str(folder / "train.csv"), "label": "colour"}
+    answers = {**rows, "kind": "answer", "references": "colour", "labels": None}
+    suite = {
+        "tasks": [{"name": "t", **rows}, {"name": "a", **answers}],
+        "methods": [{"knn_vote": {}, "tasks": ["t"]}, {"name": "nearest", "nearest_answer": {}, "tasks": ["a"]}],
+    }
+    assert [(c.task, c.method) for c in cells(load_suite(suite))] == [("t", "knn_vote"), ("a", "nearest")]
+    suite["methods"][0] = "knn_vote"
+    assert any("cannot do task 'a'" in p.message for p in problems(suite))
 
 
 def test_every_packaged_suite_is_right():
