@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 Turn: TypeAlias = Mapping[str, str]
 """One turn of a conversation: `{"role": …, "text": …}`."""
@@ -47,6 +47,21 @@ class Hit:
     score: float
     """Higher is closer. From the index: the inner product of unit vectors, so the cosine."""
     example: Example
+    shared: bool = False
+    """Other queries get this row too, in the same place: what stands before it may be kept in a cache of beginnings."""
+
+
+class Step(NamedTuple):
+    """What a stage of a retriever did for one query."""
+
+    stage: str
+    n_in: int
+    """Rows it could choose among."""
+    n_out: int
+    dropped: Mapping[str, int]
+    """Why rows were left out -> how many."""
+    n_changed: int = 0
+    """How many of the rows it left would not be there without it: they stood behind the first `n_out` of what it was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +73,8 @@ class Demonstration:
     """Place in the prompt; 0 is furthest from the query."""
     score: float | None = None
     """Score of the hit it came from."""
+    shared: bool = False
+    """As in its hit."""
 
     @property
     def uid(self) -> str:
@@ -86,6 +103,11 @@ class Prompt:
     """Tokens before the tail (BOS, and in chat everything up to the last control token): never encoded again."""
     format: Literal["plain", "chat"] = "plain"
     query: Example | None = None
+    steps: tuple[Step, ...] = ()
+    """What each stage of the retriever did."""
+    cache_break: int = 0
+    """How many of the first `messages` other queries' prompts begin with too: the instruction and the demonstrations that are shared.
+    A provider's cache of beginnings may end there. 0: nothing is shared, or it is not known."""
 
     def __str__(self) -> str:
         return self.text
@@ -169,6 +191,8 @@ class Prediction:
     """What a generating model wrote, before the answer was read out of it; of several samples a JSON list."""
     lost: bool = False
     """An endpoint gave no answer, so asking again may give one; `why` says what went wrong."""
+    steps: tuple[Step, ...] = ()
+    """What each stage of the retriever did for this query."""
 
     @property
     def label(self) -> str | None:

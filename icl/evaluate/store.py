@@ -21,7 +21,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..errors import IclError, InputError, Problem
-from ..values import LabelScores, Prediction
+from ..methods import example_of, row_of
+from ..values import Example, LabelScores, Prediction, Step
 
 STORE = "store.sqlite"
 LOCK = "store.lock"
@@ -35,6 +36,7 @@ CREATE TABLE IF NOT EXISTS items (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS units (cell TEXT NOT NULL, unit INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (cell, unit)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS work (cell TEXT NOT NULL, counts TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tests (task TEXT NOT NULL, position INTEGER NOT NULL, example TEXT NOT NULL, PRIMARY KEY (task, position)) WITHOUT ROWID;
 """
 
 
@@ -93,6 +95,20 @@ class RunStore:
     def set(self, key: str, value: Any) -> None:
         with self._db:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value, ensure_ascii=False)))
+
+    def set_tests(self, task: str, examples: Sequence[Example]) -> None:
+        """Keep the items that a task is judged on, with their targets, so that the run can be judged again from its folder alone."""
+        rows = [(task, at, json.dumps(row_of(example))) for at, example in enumerate(examples)]
+        with self._writing():
+            self._db.executemany("INSERT OR IGNORE INTO tests VALUES (?, ?, ?)", rows)
+
+    def tests(self, task: str) -> list[Example]:
+        """The items that a task is judged on, in order; none in a store of a version that did not keep them."""
+        try:
+            rows = self._db.execute("SELECT example FROM tests WHERE task = ? ORDER BY position", (task,)).fetchall()
+        except sqlite3.OperationalError:  # there is no such table
+            return []
+        return [example_of(json.loads(row[0])) for row in rows]
 
     def units(self, cell: str) -> dict[int, float]:
         """The units of a cell that are there -> seconds they took."""
@@ -226,4 +242,5 @@ def from_json(text: str) -> Prediction:
         value["scores"] = LabelScores(**scores)
     for name in ("candidates", "demonstrations"):
         value[name] = tuple(value.get(name, ()))
+    value["steps"] = tuple(Step(*step) for step in value.get("steps", ()))
     return Prediction(**value)

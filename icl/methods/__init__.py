@@ -11,7 +11,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_WHERE = {"FewShot": "few_shot", "FewShotPredictor": "_predictor", "model_of": "_folder", "write_regression": "_folder"}
+_WHERE = {
+    "FewShot": "few_shot",
+    "FewShotPredictor": "_predictor",
+    "model_of": "_folder",
+    "write_regression": "_folder",
+    "row_of": "_folder",
+    "example_of": "_folder",
+}
 __all__ = sorted(_WHERE)
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from ..errors import CostLimitError, InputError, Problem
 from ..plugins import ScoreMany, find, parse_spec
 from ..prompt import Unfit
-from ..protocols import Retriever
 from ..values import Example, Hit, Prompt
 from ._labels import log_scores
 from ._written import Lost
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..retrieve.retriever import CheckedOrder
+    from ..retrieve.stages import Stages
     from ._predictor import FewShotPredictor
     from .few_shot import FewShot
 
@@ -43,12 +43,12 @@ def _packed(predictor: FewShotPredictor, query: Example, shown: Sequence[Example
     return predictor._pack_one(query, [Hit(e.uid, 0.0, e) for e in shown], [e.uid for e in reversed(shown)])
 
 
-def retriever_of(predictor: FewShotPredictor, score_many: ScoreMany) -> Retriever:
+def retriever_of(predictor: FewShotPredictor, score_many: ScoreMany) -> Stages:
     """The method's retriever, over the predictor's pool as it is."""
     from ..retrieve import build_retriever
 
     codec = predictor._model.codec()
-    retriever: Retriever = build_retriever(
+    retriever: Stages = build_retriever(
         predictor.method.retriever,
         predictor.pool,
         index=lambda: predictor.index,

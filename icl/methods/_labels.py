@@ -62,6 +62,7 @@ def label_prediction(
         tie=tie,
         n_tokens=prompt.n_tokens,
         n_dropped=len(prompt.dropped),
+        steps=prompt.steps,
     )
 
 
@@ -70,4 +71,5 @@ def unscored(query: Example, why: str, prompt: Prompt | None = None, text: str |
     if prompt is None:
         return Prediction(query.uid, None, why=why, text=text)
     shown = tuple(d.uid for d in prompt.demonstrations)
-    return Prediction(query.uid, None, None, (), shown, why, n_tokens=prompt.n_tokens, n_dropped=len(prompt.dropped), text=text)
+    n_dropped = len(prompt.dropped)
+    return Prediction(query.uid, None, None, (), shown, why, n_tokens=prompt.n_tokens, n_dropped=n_dropped, text=text, steps=prompt.steps)

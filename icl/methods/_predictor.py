@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,7 +11,7 @@ from ..errors import CostLimitError, IclError, InputError, Problem
 from ..files import write_text
 from ..prompt import Unfit, bind, pack
 from ..prompt.pack import resolve_format
-from ..protocols import LanguageModel, Retriever
+from ..protocols import LanguageModel
 from ..readout import read_answer, tie_tolerance
 from ..values import Example, Hit, Kind, LabelScores, Prediction, Prompt, TokenCounts
 from ._ask import Rehearsal, asks_model, order_of, retriever_of, score_many
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ..prompt import BoundTemplate
     from ..retrieve import DemoIndex
     from ..retrieve.retriever import CheckedOrder
+    from ..retrieve.stages import Stages
     from .few_shot import FewShot
 
 SHOWN_PROBLEMS = 20
@@ -68,7 +70,7 @@ class FewShotPredictor:
         self._pool: Sequence[Example] = pool
         self._model = model or ModelHandle.of(method.lm, method.tokenizer)
         self._index = index
-        self._retriever: Retriever | None = None
+        self._retriever: Stages | None = None
         self._order: CheckedOrder | None = None
         self._rehearsal: Rehearsal | None = None
         self.calibration = calibration_of(method, bound.kind, frozen)
@@ -142,13 +144,14 @@ class FewShotPredictor:
         return self._last[1]
 
     def _pack(self, queries: Sequence[Example]) -> list[Prompt | Unfit]:
-        return self._pack_with(queries, self._retrieve, self._ordering())
+        return self._pack_with(queries, self._retrieving(), self._ordering())
 
-    def _pack_with(self, queries: Sequence[Example], retrieve: Retriever, order: CheckedOrder) -> list[Prompt | Unfit]:
-        shots = min(self.method.shots, len(self.pool))
-        found = retrieve(queries, shots) if shots else [[] for _ in queries]
+    def _pack_with(self, queries: Sequence[Example], retriever: Stages, order: CheckedOrder) -> list[Prompt | Unfit]:
+        traced = retriever.trace(queries, min(self.method.shots, len(self.pool)))
+        found = [each.hits for each in traced]
         ordered = order.many(queries, found)
-        return [self._pack_one(q, shown, [h.uid for h in hits]) for q, shown, hits in zip(queries, ordered, found, strict=True)]
+        made = [self._pack_one(q, shown, [h.uid for h in hits]) for q, shown, hits in zip(queries, ordered, found, strict=True)]
+        return [replace(p, steps=each.steps) if isinstance(p, Prompt) else p for p, each in zip(made, traced, strict=True)]
 
     def _pack_one(self, query: Example, ordered: Sequence[Hit], useful: Sequence[str]) -> Prompt | Unfit:
         return pack(
@@ -167,10 +170,10 @@ class FewShotPredictor:
         limits = [n for n in (self.method.max_tokens, self._model.window) if n is not None]
         return min(limits) if limits else None
 
-    def _retrieve(self, queries: Sequence[Example], k: int) -> list[list[Hit]]:
+    def _retrieving(self) -> Stages:
         if self._retriever is None:
             self._retriever = retriever_of(self, self.score_many)
-        return self._retriever(queries, k)
+        return self._retriever
 
     def _ordering(self) -> CheckedOrder:
         if self._order is None:

@@ -47,10 +47,9 @@ class BoundTemplate:
 
     def instruction(self, query: Example) -> str:
         """The instruction block; it may use the query's fields. Empty if there is none."""
-        block = self.template.blocks.get("instruction")
-        if block is None:
+        if "instruction" not in self.template.blocks:
             return ""
-        if block.names & query.fields.keys() or block.names & {"fields", "choices", "letters"}:
+        if self.instruction_varies(query):
             return self._render("instruction", query)
         if "instruction" not in self._fixed:
             self._fixed["instruction"] = self._render("instruction", query)
@@ -60,6 +59,11 @@ class BoundTemplate:
         """The prompt as text: instruction, demonstrations and query, joined by the separator; an empty one takes its separator with it."""
         parts = [self.instruction(query), *(self.demonstration(d) for d in demonstrations), self.query(query)]
         return self.template.separator.join(part for part in parts if part)
+
+    def instruction_varies(self, query: Example) -> bool:
+        """Whether there is an instruction that has to do with the query."""
+        block = self.template.blocks.get("instruction")
+        return block is not None and bool(block.names & (query.fields.keys() | {"fields", "choices", "letters"}))
 
     def messages(self, demonstrations: Sequence[Example], query: Example) -> tuple[Message, ...]:
         """The prompt as chat: instruction = system turn, a demonstration = a user and an assistant turn, the query = the last user turn."""

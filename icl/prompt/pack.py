@@ -103,12 +103,13 @@ def pack(
         names = {hit.uid for hit in kept}
         dropped = [uid for uid in reversed(_ranked(hits, useful)) if uid not in names]
         hits = kept
-    demonstrations = tuple(Demonstration(hit.example, shot, hit.score) for shot, hit in enumerate(hits))
+    demonstrations = tuple(Demonstration(hit.example, shot, hit.score, hit.shared) for shot, hit in enumerate(hits))
     examples = [hit.example for hit in hits]
     messages = bound.messages(examples, query)
+    cache_break = _cache_break(bound, query, len(messages), hits, ordered)
     if encoded is None:
         text = bound.plain(examples, query)
-        return Prompt(text, messages, demonstrations=demonstrations, tail=text, format=chosen, query=query)
+        return Prompt(text, messages, demonstrations=demonstrations, tail=text, format=chosen, query=query, cache_break=cache_break)
     return Prompt(
         text=encoded.text,
         messages=messages,
@@ -120,7 +121,19 @@ def pack(
         n_head=encoded.n_head,
         format=chosen,
         query=query,
+        cache_break=cache_break,
     )
+
+
+def _cache_break(bound: BoundTemplate, query: Example, n_messages: int, hits: Sequence[Hit], ordered: Sequence[Hit]) -> int:
+    """How many messages other prompts begin with too: an instruction that is the same for all queries, then shared demonstrations."""
+    if bound.instruction_varies(query):
+        return 0
+    n_instruction = n_messages - 1 - 2 * len(hits)
+    n_shared = next((i for i, hit in enumerate(hits) if not hit.shared), len(hits))
+    if sum(hit.shared for hit in ordered) > sum(hit.shared for hit in hits):  # one was dropped, and the others have moved up
+        n_shared = 0
+    return n_instruction + 2 * n_shared
 
 
 def resolve_format(bound: BoundTemplate, format: str, codec: PromptCodec | None) -> Format:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from ..protocols import Selector
 from ..values import RAW_QUERY, Example, Hit, embedded_text, normalised_text
@@ -30,15 +31,19 @@ class Copies:
         own = self._comparable(query)
         return [hit for hit in hits if hit.uid != query.uid and self._comparable(hit.example) != own]
 
-    def counts(self, queries: Sequence[Example], rows: Sequence[Example]) -> list[int]:
-        """How many of the rows are each query's own."""
+    def counter(self, rows: Sequence[Example]) -> Callable[[Sequence[Example]], list[int]]:
+        """Tells of queries how many of these rows are their own."""
         alike = Counter(self._comparable(row) for row in rows)
         uids = {row.uid for row in rows}
-        # The row of the query itself has the query's text, unless it was read differently.
-        return [
-            0 if query.uid.startswith(RAW_QUERY) else alike[own] if alike[own := self._comparable(query)] else int(query.uid in uids)
-            for query in queries
-        ]
+
+        def counts(queries: Sequence[Example]) -> list[int]:
+            # The row of the query itself has the query's text, unless it was read differently.
+            return [
+                0 if query.uid.startswith(RAW_QUERY) else alike[own] if alike[own := self._comparable(query)] else int(query.uid in uids)
+                for query in queries
+            ]
+
+        return counts
 
     def _comparable(self, example: Example) -> str:
         if example.uid not in self._texts:
@@ -64,7 +69,8 @@ def without_duplicates(select: Selector) -> Selector:
                 found = select([queries[i] for i in places], ask, None if candidates is None else [candidates[i] for i in places])
                 for i, hits in zip(places, found, strict=True):
                     left = copies.others(queries[i], hits)
-                    result[i] = left[:k]
+                    # What stands behind a row that is left out has moved up, for this query alone.
+                    result[i] = left[:k] if len(left) == len(hits) else [replace(hit, shared=False) for hit in left[:k]]
                     if len(left) < k and len(hits) >= ask:
                         again.setdefault(k + 2 * (len(hits) - len(left)), []).append(i)
             wanted = again

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 from ..errors import InputError, Problem
 from ..protocols import Selector
-from ..values import Example, Hit
+from ..values import Example, Hit, Step
 from .filters import Filter, FilteredPool
 from .guard import Copies
+from .pools import FromPool
 
 OWN_ROW = "the query's own row or a copy"
 NOT_CHOSEN = "not chosen"
@@ -30,17 +32,6 @@ class Stage:
     passes_all: bool = False
 
 
-class Step(NamedTuple):
-    """What a stage did for one query."""
-
-    stage: str
-    n_in: int
-    """Rows it could choose among."""
-    n_out: int
-    dropped: Mapping[str, int]
-    """Why rows were left out -> how many."""
-
-
 @dataclass(frozen=True, slots=True)
 class Retrieved:
     """The demonstrations found for a query, and how."""
@@ -49,12 +40,21 @@ class Retrieved:
     steps: tuple[Step, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Branch:
     """The stages behind the filters that come first, and the pool that those filters leave."""
 
     pool: Sequence[Example]
     stages: Sequence[Stage]
+
+    @cached_property
+    def own(self) -> Callable[[Sequence[Example]], list[int]] | None:
+        """How many rows of the pool are each query's own; None for rows on disk, which are not all read for a record."""
+        if not isinstance(self.pool, list | tuple | FilteredPool):
+            return None
+        copies = Copies()
+        counted = FromPool(self.pool, copies.counter)
+        return lambda queries: counted()(queries)
 
 
 @dataclass
@@ -70,6 +70,7 @@ class Stages:
     branch: Callable[[Sequence[tuple[Filter, Hashable]]], Branch]
     scored: Callable[[], int] = lambda: 0
     _branches: dict[tuple[Hashable, ...], Branch] = field(default_factory=dict)
+    _filtered: dict[tuple[Hashable, ...], FromPool[list[Step]]] = field(default_factory=dict)
 
     @property
     def n_scored(self) -> int:
@@ -80,7 +81,11 @@ class Stages:
         return self._run(queries, k, None)
 
     def trace(self, queries: Sequence[Example], k: int) -> list[Retrieved]:
-        """As a call, with one Step per stage and query."""
+        """As a call, with one Step per stage and query.
+
+        It costs little beside the search: what filters do to the pool is counted once, and where the rows are on disk a query's own are
+        not told from those that were not chosen.
+        """
         steps: list[list[Step]] = [[] for _ in queries]
         hits = self._run(queries, k, steps)
         return [Retrieved(found, tuple(done)) for found, done in zip(hits, steps, strict=True)]
@@ -112,14 +117,22 @@ class Stages:
         return branch
 
     def _log_filters(self, steps: Sequence[list[Step]], keys: tuple[Hashable, ...]) -> None:
-        rows = list(self.pool) if self.filters else []
+        if not self.filters:
+            return
+        if keys not in self._filtered:
+            self._filtered[keys] = FromPool(self.pool, lambda pool: self._filter_steps(list(pool), keys))
+        done = self._filtered[keys]()
+        for each in steps:
+            each += done
+
+    def _filter_steps(self, rows: list[Example], keys: tuple[Hashable, ...]) -> list[Step]:
+        done = []
         for stage, key in zip(self.filters, keys, strict=True):
             assert stage.filter is not None
             why = Counter(reason for row in rows if (reason := stage.filter.why(row, key)) is not None)
-            step = Step(stage.name, len(rows), len(rows) - why.total(), dict(why))
+            done.append(Step(stage.name, len(rows), len(rows) - why.total(), dict(why)))
             rows = [row for row in rows if stage.filter.why(row, key) is None]
-            for each in steps:
-                each.append(step)
+        return done
 
 
 def _run(branch: Branch, queries: Sequence[Example], k: int, steps: Sequence[list[Step]] | None) -> list[list[Hit]]:
@@ -129,7 +142,7 @@ def _run(branch: Branch, queries: Sequence[Example], k: int, steps: Sequence[lis
         n = k if i == len(branch.stages) - 1 else max(k, stage.n or _default_n(stage, k, branch.pool, before))
         hits = stage.select(queries, n, before)
         if steps is not None:
-            own = Copies().counts(queries, branch.pool) if before is None else [0] * len(queries)
+            own = branch.own(queries) if before is None and branch.own is not None else [0] * len(queries)
             for j, each in enumerate(steps):
                 each.append(_step(stage, queries[j], None if before is None else before[j], hits[j], len(branch.pool), own[j]))
     assert hits is not None
@@ -152,7 +165,8 @@ def _step(stage: Stage, query: Example, before: list[Hit] | None, after: list[Hi
     rest = n_in - len(after) - dropped.total()
     if rest > 0:
         dropped[NOT_CHOSEN] = rest
-    return Step(stage.name, n_in, len(after), dict(dropped))
+    first = {hit.uid for hit in (before or after)[: len(after)]}
+    return Step(stage.name, n_in, len(after), dict(dropped), sum(hit.uid not in first for hit in after))
 
 
 def checked(name: str, select: Callable[..., Any]) -> Selector:

@@ -6,6 +6,7 @@ from retrieve_samples import HashEncoder, example, pool_of
 from icl import DemoIndex
 from icl.errors import InputError
 from icl.retrieve import Filter, build_retriever
+from icl.retrieve.pools import LivePool
 from icl.values import as_query
 
 QUERY = as_query("where is the card", ["text"])
@@ -133,15 +134,28 @@ def test_the_log_says_what_each_stage_did(pool):
             assert before.n_out == after.n_in
         assert all(step.n_in - step.n_out == sum(step.dropped.values()) for step in each.steps)
     first = traced[0].steps
-    assert first[0] == ("personal_data", 62, 61, {"personal data: email": 1})
-    assert first[1] == ("knn", 61, 12, {"not chosen": 49})
-    assert first[2] == ("length", 12, 11, {"more than 20 words": 1})
+    assert first[0] == ("personal_data", 62, 61, {"personal data: email": 1}, 0)
+    assert first[1] == ("knn", 61, 12, {"not chosen": 49}, 0)
+    # The long row stands among the first eleven, and its place is taken by the twelfth.
+    assert first[2] == ("length", 12, 11, {"more than 20 words": 1}, 1)
     n_refund = sum(hit.example.target == "refund" for hit in retriever([{"knn": {"n": 12}}, "all"], rows)([QUERY], 12)[0])
-    assert first[3] == ("label", 11, 11 - n_refund, {"label refund": n_refund} if n_refund else {})
+    assert first[3][:4] == ("label", 11, 11 - n_refund, {"label refund": n_refund} if n_refund else {})
     assert first[4].n_out == len(traced[0].hits) == 4
+    drawn = retriever([*value[:-1], "random"], rows).trace([QUERY], 4)[0]
+    alone = retriever(value[:-1], rows)([QUERY], 4)[0]
+    assert drawn.steps[4].n_changed == len(set(uids(drawn.hits)) - set(uids(alone))) > 0
     assert traced[1].steps[1].dropped["the query's own row or a copy"] == 1
     alone = retrieve.trace([pool[0]], 4)[0]
     assert alone == traced[1]
+
+
+def test_the_log_follows_a_pool_that_changes(pool):
+    index = DemoIndex.build(pool, encoder=HashEncoder())
+    live = LivePool(index)
+    retrieve = build_retriever([{"label": {"never": ["card"]}}, "knn"], live, index=lambda: index, labels=(), seed=0)
+    assert retrieve.trace([QUERY], 3)[0].steps[0][1:3] == (60, 40)
+    index.add([example("one more", "refund"), example("and another", "card")])
+    assert retrieve.trace([QUERY], 3)[0].steps[0][1:3] == (62, 41)
 
 
 def test_what_only_takes_out_leaves_all_others(pool):
@@ -155,7 +169,7 @@ def test_stages_composed_in_python(pool):
     short = Filter(pool, lambda row, key: "odd" if int(str(row.fields["text"]).split()[-1]) % 2 else None)
     shown = retriever([short, "knn"], pool).trace([QUERY], 5)[0]
     assert all(int(hit.example.fields["text"].split()[-1]) % 2 == 0 for hit in shown.hits)
-    assert shown.steps[0] == ("Filter", 60, 30, {"odd": 30})
+    assert shown.steps[0] == ("Filter", 60, 30, {"odd": 30}, 0)
 
 
 def test_filters_follow_a_live_pool(pool):

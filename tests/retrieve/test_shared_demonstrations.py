@@ -79,3 +79,70 @@ def test_prompts_of_a_cluster_begin_alike(pool):
     assert len({tuple(d.uid for d in prompt.demonstrations[4:]) for prompt in prompts}) > 3
     plain = icl.FewShot(None, retriever="knn", shots=6, encoder=HashEncoder()).fit(pool).prompts(QUERIES)
     assert len({tuple(d.uid for d in prompt.demonstrations[:4]) for prompt in plain}) > 5
+
+
+@pytest.mark.parametrize("value", ["random", "balanced", "kmeans", "votek", {"shared": {"clusters": 3, "own": 2}}])
+def test_what_is_marked_as_shared_is_the_same_for_all_but_who_has_a_row_of_its_own_in_it(pool, value):
+    index = DemoIndex.build(pool, encoder=HashEncoder())
+    retrieve = build_retriever(value, pool, index=lambda: index, labels=("card", "refund", "login"), seed=0)
+    beginnings = {}
+    for hits in retrieve(QUERIES, 6):
+        marked = [hit.uid for hit in hits if hit.shared]
+        assert len(marked) == (4 if isinstance(value, dict) else 6)
+        assert marked == uids(hits)[-len(marked) :], "the shared ones come last, so they stand first in the prompt"
+        beginnings[tuple(marked)] = hits
+    assert len(beginnings) <= (3 if isinstance(value, dict) else 1)
+    hits = next(iter(beginnings.values()))
+    row = next(hit.example for hit in hits if hit.shared)
+    for query in (row, example(str(row.fields["text"]).upper(), "refund")):  # the row itself, and a copy of it
+        own = retrieve([query], 6)[0]
+        assert row.uid not in uids(own)
+        if uids(own)[-4:] not in [list(marked)[-4:] for marked in beginnings]:
+            assert not any(hit.shared for hit in own)
+
+
+@pytest.mark.parametrize("value", ["knn", "bm25", {"random": {"per_query": True}}, {"balanced": {"per_query": True}}])
+def test_what_is_chosen_for_each_query_is_not_marked(pool, value):
+    index = DemoIndex.build(pool, encoder=HashEncoder())
+    retrieve = build_retriever(value, pool, index=lambda: index, labels=("card", "refund", "login"), seed=0)
+    assert not any(hit.shared for hits in retrieve(QUERIES, 6) for hit in hits)
+
+
+def prompts_of(pool, retriever, **options):
+    method = icl.FewShot(None, retriever=retriever, shots=6, encoder=HashEncoder(), **options)
+    return method.fit(pool).prompts(QUERIES)
+
+
+def test_the_prompt_says_up_to_which_message_it_is_shared(pool):
+    """Computed from the messages themselves: as many as all prompts of a cluster begin with."""
+    for own in (0, 2):
+        for prompt in (made := prompts_of(pool, {"shared": {"clusters": 1, "own": own}})):
+            assert prompt.cache_break == 2 * (6 - own)
+            assert prompt.messages[: prompt.cache_break] == made[0].messages[: prompt.cache_break]
+            assert [d.shared for d in prompt.demonstrations] == [True] * (6 - own) + [False] * own
+    assert {prompt.cache_break for prompt in prompts_of(pool, "knn")} == {0}
+    instructed = icl.Template.parse(TEMPLATE, "told")
+    assert {prompt.cache_break for prompt in prompts_of(pool, "knn", template=instructed)} == {1}
+    assert {prompt.cache_break for prompt in prompts_of(pool, "random", template=instructed)} == {13}
+    about_the_query = icl.Template.parse(TEMPLATE.replace("Sort it", "Sort {{ text }}"), "told")
+    assert {prompt.cache_break for prompt in prompts_of(pool, "random", template=about_the_query)} == {0}
+    assert {prompt.cache_break for prompt in prompts_of(pool, "random", order="similar_first")} == {12}
+    assert {prompt.cache_break for prompt in prompts_of(pool, {"shared": {"clusters": 1, "own": 2}}, order="similar_first")} == {0}
+
+
+def test_a_prompt_that_lost_shared_demonstrations_has_another_beginning(pool):
+    whole = prompts_of(pool, {"shared": {"clusters": 1, "own": 2}}, tokenizer=len)
+    limit = min(prompt.n_tokens for prompt in whole) - 20
+    cut = prompts_of(pool, {"shared": {"clusters": 1, "own": 2}}, tokenizer=len, max_tokens=limit)
+    assert all(prompt.dropped for prompt in cut)
+    assert {prompt.cache_break for prompt in cut} == {0}
+
+
+TEMPLATE = """---
+input: [text]
+---
+{% block instruction %}Sort it.{% endblock %}
+{% block example %}Text: {{ text }}
+Queue:{% endblock %}
+{% block answer %} {{ answer }}{% endblock %}
+"""

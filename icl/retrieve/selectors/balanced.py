@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain, islice, zip_longest
 
 from pydantic import Field
@@ -46,7 +47,7 @@ def build(settings: Settings, context: Context) -> Selector:
         labels = by_label()
         if settings.per_query:
             return [draw(labels, k, query.uid, (query.uid,)) for query in queries]
-        shared = draw(labels, k, "")
+        shared = [replace(hit, shared=True) for hit in draw(labels, k, "")]
         inside = {hit.uid for hit in shared}
         return [draw(labels, k, query.uid) if query.uid in inside else list(shared) for query in queries]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...plugins import Context
@@ -40,7 +41,10 @@ def build(settings: Settings, context: Context) -> Selector:
     def select(queries: Sequence[Example], k: int, candidates: list[list[Hit]] | None) -> list[list[Hit]]:
         if candidates is None:
             members, pool = of_the_pool(k), context.pool
-            return [_one_of_each(members, query, copies, pool, k) for query in queries]
+            found = [_one_of_each(members, query, copies, pool, k) for query in queries]
+            first = {pool[i].uid for i in _in_turn([iter(cluster) for cluster in members], k)}
+            # Where a query's own row was left out, another stands in for that query alone.
+            return [[replace(hit, shared=True) for hit in hits] if {hit.uid for hit in hits} == first else hits for hits in found]
         result = []
         for query, hits in zip(queries, candidates, strict=True):
             rows = [hit.example for hit in copies.others(query, hits)]
@@ -59,10 +63,15 @@ def _members(context: Context, rows: Sequence[Example], k: int) -> list[list[int
 
 def _one_of_each(members: list[list[int]], query: Example, copies: Copies, rows: Sequence[Example], k: int) -> list[Hit]:
     """The first of each cluster that is not the query's own; then, where clusters ran out, the second of each, and so on."""
-    queues = [(i for i in cluster if not copies(query, rows[i])) for cluster in members]
+    chosen = _in_turn([(i for i in cluster if not copies(query, rows[i])) for cluster in members], k)
+    return [Hit(rows[i].uid, 0.0, rows[i]) for i in chosen]
+
+
+def _in_turn(queues: Sequence[Iterator[int]], k: int) -> list[int]:
+    """The first of each queue, then the second, and so on, until there are k."""
     chosen: list[int] = []
     while queues and len(chosen) < k:
         taken = [next(queue, None) for queue in queues]
         queues = [queue for queue, i in zip(queues, taken, strict=True) if i is not None]
         chosen += [i for i in taken if i is not None]
-    return [Hit(rows[i].uid, 0.0, rows[i]) for i in chosen[:k]]
+    return chosen[:k]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pydantic import Field
 
@@ -10,7 +11,7 @@ from ...plugins import Context
 from ...protocols import Selector
 from ...seeds import rng_for, seed_for
 from ...values import Example, Hit
-from ._common import StageSettings
+from ._common import StageSettings, shared_hits
 
 
 class Settings(StageSettings):
@@ -37,10 +38,8 @@ def build(settings: Settings, context: Context) -> Selector:
 
     def select(queries: Sequence[Example], k: int, candidates: list[list[Hit]] | None) -> list[list[Hit]]:
         if candidates is None:
-            found = [[pool[i] for i in positions(query, k)] for query in queries]
-            return [
-                [Hit(e.uid, 0.0, e) for e in examples if e.uid != query.uid][:k] for query, examples in zip(queries, found, strict=True)
-            ]
+            found = [shared_hits([pool[i] for i in positions(q, k)], k, lambda row, q=q: row.uid == q.uid) for q in queries]  # type: ignore[misc]
+            return [[replace(hit, shared=False) for hit in hits] for hits in found] if settings.per_query else found
         return [_drawn_from(hits, query, k) for query, hits in zip(queries, candidates, strict=True)]
 
     def _drawn_from(hits: list[Hit], query: Example, k: int) -> list[Hit]:

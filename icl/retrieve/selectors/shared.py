@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from ...protocols import Selector
 from ...values import Example, Hit
 from ..clusters import assigned, centres, cluster_members
 from ..guard import Copies
-from ._common import FromPool, StageSettings
+from ._common import FromPool, StageSettings, shared_hits
 from ._sets import nearest_candidates
 
 if TYPE_CHECKING:
@@ -52,15 +53,18 @@ def build(settings: Settings, context: Context) -> Selector:
         near = nearest(queries, k, candidates)
         result = []
         for i, (query, cluster) in enumerate(zip(queries, cluster_of, strict=True)):
-            allowed = None if candidates is None else {hit.uid for hit in candidates[i]}
-            rows = (row for row in clusters.ranked(cluster, n_shared) if not copies(query, row) and (allowed is None or row.uid in allowed))
-            shared = [row for _, row in zip(range(n_shared), rows, strict=False)]
-            inside = {row.uid for row in shared}
+            left_out = partial(_left_out, copies, query, None if candidates is None else {hit.uid for hit in candidates[i]})
+            shared = shared_hits(clusters.ranked(cluster, n_shared), n_shared, left_out)
+            inside = {hit.uid for hit in shared}
             own = [hit for hit in near[i] if hit.uid not in inside][: k - len(shared)]
-            result.append([*own, *(Hit(row.uid, 0.0, row) for row in shared)])
+            result.append([*own, *shared])
         return result
 
     return select
+
+
+def _left_out(copies: Copies, query: Example, allowed: set[str] | None, row: Example) -> bool:
+    return copies(query, row) or (allowed is not None and row.uid not in allowed)
 
 
 @dataclass(frozen=True)

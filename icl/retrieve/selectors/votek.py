@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pydantic import Field
 
@@ -40,13 +41,15 @@ def build(settings: Settings, context: Context) -> Selector:
             place += 1
             if not copies(query, row):
                 found.append(Hit(row.uid, 0.0, row))
-        return found
+        # Where none was left out, these are the rows that every query gets.
+        return found if place > len(found) else [replace(hit, shared=True) for hit in found]
 
     def select(queries: Sequence[Example], k: int, candidates: list[list[Hit]] | None) -> list[list[Hit]]:
         if candidates is None:
             voting, pool = of_the_pool(), context.pool
             return [first(voting, pool, query, k) for query in queries]
         allowed = [[hit.example for hit in hits] for hits in candidates]
-        return [first(votes(rows), rows, query, k) if rows else [] for query, rows in zip(queries, allowed, strict=True)]
+        chosen = [first(votes(rows), rows, query, k) if rows else [] for query, rows in zip(queries, allowed, strict=True)]
+        return [[replace(hit, shared=False) for hit in hits] for hits in chosen]
 
     return select
