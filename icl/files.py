@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -249,6 +250,21 @@ def write_text(path: Path | str, text: str) -> None:
     """Write whole or not at all."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def replace_folder(staging: Path, folder: Path) -> None:
+    """Put a finished folder, made with `tempfile.mkdtemp` beside it, in the place of another one, which may be there and goes."""
+    umask = os.umask(0)
+    os.umask(umask)
+    staging.chmod(0o777 & ~umask)
+    if folder.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+        folder.rename(old / "old")
+        staging.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        staging.rename(folder)
+    fsync(folder.parent)
 
 
 def fsync(path: Path) -> None:

@@ -15,24 +15,28 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import shutil
 import sys
+import tempfile
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import InputError, Problem, UnknownNameError, suggest
-from .values import Example, Spec
+from .values import Example, Spec, digest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+T = TypeVar("T")
 PACKAGES: Mapping[str, str] = {
     "selector": "icl.retrieve.selectors",
     "order": "icl.retrieve.orders",
@@ -52,6 +56,54 @@ SHAPES: Mapping[str, str] = {
 ScoreMany: TypeAlias = Callable[[Sequence[tuple[Example, Sequence[Example]]]], "list[NDArray[np.float64] | None]"]
 """Pairs (query, demonstrations in prompt order) -> per pair the log-scores of the labels (choose: of the query's choices), read out as
 the method does but not calibrated, float64 (n_labels,); None for what cannot be scored."""
+TrainEncoder: TypeAlias = Callable[[Sequence[Example], Any, ScoreMany, Path], bool]
+"""(rows, settings of the selector `epr`, what scores, a folder that is not there yet) -> True if a sentence encoder now lies there, trained
+on these scores; False if there were none."""
+
+
+@dataclass
+class Learned:
+    """What components have asked the language model once for a pool. A predictor saves it, so that nothing is asked or trained again.
+
+    Keys come from `learned_key`: what was learned of one pool is not taken for another.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    """Plain JSON data."""
+    folders: dict[str, Path] = field(default_factory=dict)
+    """Folders of files that nobody changes."""
+
+    def once(self, key: str, ask: Callable[[], T]) -> T:
+        """The value of that key, asked for if it is not known yet."""
+        if key not in self.values:
+            self.values[key] = ask()
+        value: T = self.values[key]
+        return value
+
+    def folder(self, key: str, fill: Callable[[Path], bool]) -> Path | None:
+        """The folder of that key. If it is not known yet, `fill` writes one, which goes when this object does; None if it said False."""
+        if key not in self.folders:
+            temporary = Path(tempfile.mkdtemp(prefix="icl-"))
+            weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
+            if not fill(temporary / key):
+                return None
+            self.folders[key] = temporary / key
+        return self.folders[key]
+
+
+def learned_key(name: str, settings: BaseModel, context: Context, pool: Sequence[Example]) -> str:
+    """A file name for what a component learns of a pool: the same for the same settings, seed, labels and labelled rows."""
+    rows = [[row.uid, row.target] for row in pool]
+    return f"{name}-{digest([settings.model_dump(mode='json'), context.seed, list(context.labels), rows])}"
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """The language model as a predictor hands it to its retriever and order."""
+
+    score_many: ScoreMany
+    learned: Learned = field(default_factory=Learned)
+    train_encoder: TrainEncoder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +122,10 @@ class Context:
     """(query, demonstrations) -> LabelScores; given to files that declare `NEEDS_MODEL = True`."""
     score_many: ScoreMany | None = None
     """As `score` for many pairs in one call, which shares the beginnings that prompts have in common, and read out per label."""
+    learned: Learned = field(default_factory=Learned)
+    """Where to keep what was asked once for the pool."""
+    train_encoder: TrainEncoder | None = None
+    """Trains a sentence encoder on the model's scores; given by methods, together with `score_many`."""
     folders: tuple[Path, ...] = ()
     """Where the user's own components lie, for those that name others."""
 

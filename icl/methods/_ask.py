@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CostLimitError, InputError, Problem
-from ..plugins import ScoreMany, find, parse_spec
+from ..plugins import Asking, Learned, ScoreMany, find, parse_spec
 from ..prompt import Unfit
 from ..values import Example, Hit, Prompt
 from ._labels import log_scores
@@ -43,7 +46,21 @@ def _packed(predictor: FewShotPredictor, query: Example, shown: Sequence[Example
     return predictor._pack_one(query, [Hit(e.uid, 0.0, e) for e in shown], [e.uid for e in reversed(shown)])
 
 
-def retriever_of(predictor: FewShotPredictor, score_many: ScoreMany) -> Stages:
+def asking(predictor: FewShotPredictor) -> Asking:
+    """The predictor's model, and what was learned from it."""
+    return Asking(predictor.score_many, predictor.learned, partial(_train_encoder, predictor))
+
+
+def _train_encoder(predictor: FewShotPredictor, rows: Sequence[Example], settings: Any, score_many: ScoreMany, to: Path) -> bool:
+    """As `plugins.TrainEncoder`, but raises InputError where nothing can be scored: the results would speak of a trained retriever."""
+    from ..train.retriever import train_retriever
+
+    method = predictor.method
+    train_retriever(rows, score_many, to, labels=predictor.labels, settings=settings, base=method.encoder, seed=method.seed)
+    return True
+
+
+def retriever_of(predictor: FewShotPredictor, asking: Asking) -> Stages:
     """The method's retriever, over the predictor's pool as it is."""
     from ..retrieve import build_retriever
 
@@ -56,38 +73,50 @@ def retriever_of(predictor: FewShotPredictor, score_many: ScoreMany) -> Stages:
         seed=predictor.method.seed,
         folders=predictor.method.plugins,
         count_tokens=codec.count if codec is not None else None,
-        score_many=score_many,
+        score_many=asking,
     )
     return retriever
 
 
-def order_of(predictor: FewShotPredictor, score_many: ScoreMany) -> CheckedOrder:
+def order_of(predictor: FewShotPredictor, asking: Asking) -> CheckedOrder:
     """The method's order."""
     from ..retrieve import build_order
 
     method = predictor.method
     order: CheckedOrder = build_order(
-        method.order, labels=predictor.labels, seed=method.seed, folders=method.plugins, pool=predictor.pool, score_many=score_many
+        method.order, labels=predictor.labels, seed=method.seed, folders=method.plugins, pool=predictor.pool, score_many=asking
     )
     return order
 
 
 def asks_model(method: FewShot) -> bool:
     """Whether a selector or order of the method asks the language model."""
-    return any(_asks("selector", value, method) for value in _listed(method.retriever)) or _asks("order", method.order, method)
+    return _any_selector(method, "NEEDS_MODEL") or _asks("order", method.order, method, "NEEDS_MODEL")
+
+
+def learn(predictor: FewShotPredictor) -> None:
+    """Ask what a selector that `LEARNS` asks once for a pool, unless it was used: who loads a saved predictor shall not have to."""
+    method = predictor.method
+    has_work = predictor._retriever is None and predictor._model.reference is not None and method.shots and len(predictor.pool)
+    if has_work and _any_selector(method, "LEARNS"):
+        predictor._retrieving()([predictor.pool[0]], method.shots)
+
+
+def _any_selector(method: FewShot, flag: str) -> bool:
+    return any(_asks("selector", value, method, flag) for value in _listed(method.retriever))
 
 
 def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _asks(kind: str, value: Any, method: FewShot) -> bool:
+def _asks(kind: str, value: Any, method: FewShot, flag: str) -> bool:
     if not isinstance(value, str | Mapping):
         return False
     spec = parse_spec(value, kind)
     inner = [part for part in _listed(spec.settings.get("of")) if part is not None]  # a selector of selectors
-    needs = getattr(find(kind, spec.name, method.plugins).load(), "NEEDS_MODEL", False)
-    return bool(needs) or any(_asks(kind, part, method) for part in inner)
+    needs = getattr(find(kind, spec.name, method.plugins).load(), flag, False)
+    return bool(needs) or any(_asks(kind, part, method, flag) for part in inner)
 
 
 class Rehearsal:
@@ -96,7 +125,17 @@ class Rehearsal:
     def __init__(self, predictor: FewShotPredictor) -> None:
         self._predictor = predictor
         self._asked: list[tuple[Example, Sequence[Example]]] = []
-        self._retrieve, self._order = retriever_of(predictor, self._note), order_of(predictor, self._note)
+        learned = Learned(deepcopy(predictor.learned.values), dict(predictor.learned.folders))
+        noting = Asking(self._note, learned, self._train)
+        self._retrieve, self._order = retriever_of(predictor, noting), order_of(predictor, noting)
+
+    def _train(self, rows: Sequence[Example], settings: Any, score_many: ScoreMany, to: Path) -> bool:
+        from ..train.retriever import NothingScoredError
+
+        try:
+            return _train_encoder(self._predictor, rows, settings, score_many, to)
+        except NothingScoredError:
+            return False
 
     def _note(self, pairs: Sequence[tuple[Example, Sequence[Example]]]) -> list[NDArray[np.float64] | None]:
         self._asked += pairs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError, Problem
-from ..files import fsync, inside, read_text, sha256_file, write_text
+from ..files import inside, read_text, replace_folder, sha256_file, write_text
 from ..plugins import find
 from ..protocols import LanguageModel, Predictor
 from ..values import Example, Prediction
@@ -45,7 +44,7 @@ def save_predictor(folder: Path | str, state: Mapping[str, Any], write: Callable
         whole = {"schema": SCHEMA, "icl": __version__, **state, "files": files}
         write_text(staging / PREDICTOR, json.dumps(whole, ensure_ascii=False, indent=1) + "\n")
         write_text(staging / README, _readme(whole))
-        _replace(staging, folder)
+        replace_folder(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -53,20 +52,6 @@ def save_predictor(folder: Path | str, state: Mapping[str, Any], write: Callable
 def _own_files(folder: Path) -> list[Path]:
     """All files but those of an index, which carries checksums of its own and may be large."""
     return sorted(p for p in folder.rglob("*") if p.is_file() and INDEX not in p.relative_to(folder).parts[:-1])
-
-
-def _replace(staging: Path, folder: Path) -> None:
-    umask = os.umask(0)
-    os.umask(umask)
-    staging.chmod(0o777 & ~umask)
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
-        folder.rename(old / "old")
-        staging.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        staging.rename(folder)
-    fsync(folder.parent)
 
 
 def read_state(folder: Path | str) -> dict[str, Any]:

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import CostLimitError, IclError, InputError, Problem
 from ..files import write_text
+from ..plugins import Learned
 from ..prompt import Unfit, bind, pack
 from ..prompt.pack import resolve_format
 from ..protocols import LanguageModel
 from ..readout import read_answer, tie_tolerance
 from ..values import Example, Hit, Kind, LabelScores, Prediction, Prompt, TokenCounts
-from ._ask import Rehearsal, asks_model, order_of, retriever_of, score_many
+from ._ask import Rehearsal, asking, asks_model, learn, order_of, retriever_of, score_many
 from ._calibrate import Frozen, calibration_of, scored
 from ._common import index_of, label_order, labelled, queries_of
 from ._folder import INDEX, ROWS, TEMPLATE_FILE, save_predictor, write_rows
 from ._labels import Candidates, candidates_of, label_prediction, log_scores, unscored
+from ._learned import write_learned
 from ._model import ModelHandle
 from ._rationale import after_rationale, check_rationales, rationale_of, uses_rationales, with_rationale
 from ._state import prompt_state
@@ -63,6 +65,7 @@ class FewShotPredictor:
         model: ModelHandle | None = None,
         index: DemoIndex | None = None,
         frozen: Frozen | None = None,
+        learned: Learned | None = None,
     ) -> None:
         self.method = method
         self.bound = bound
@@ -70,6 +73,7 @@ class FewShotPredictor:
         self._pool: Sequence[Example] = pool
         self._model = model or ModelHandle.of(method.lm, method.tokenizer)
         self._index = index
+        self.learned = learned or Learned()
         self._retriever: Stages | None = None
         self._order: CheckedOrder | None = None
         self._rehearsal: Rehearsal | None = None
@@ -172,12 +176,12 @@ class FewShotPredictor:
 
     def _retrieving(self) -> Stages:
         if self._retriever is None:
-            self._retriever = retriever_of(self, self.score_many)
+            self._retriever = retriever_of(self, asking(self))
         return self._retriever
 
     def _ordering(self) -> CheckedOrder:
         if self._order is None:
-            self._order = order_of(self, self.score_many)
+            self._order = order_of(self, asking(self))
         return self._order
 
     # ── predictions ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -359,7 +363,8 @@ class FewShotPredictor:
     # ── growing and keeping ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def add(self, examples: Sequence[Example]) -> None:
-        """Take new labelled examples, and any new labels, from the next query on. A fitted calibration is fitted again."""
+        """Take new labelled examples, and any new labels, from the next query on. A fitted calibration is fitted again, and what a
+        selector or order learned from the model is learned again."""
         usable = labelled(examples, self.name)
         if self._index is not None or self._live_index is not None:
             self.index.add(usable)
@@ -370,18 +375,21 @@ class FewShotPredictor:
             self.bound = bind(self.bound.template, kind=self.kind, inputs=self.inputs, labels=labels, words=self.method.words)
         self._shows_rationales = self.method.shots > 0 and uses_rationales(self.bound, self.pool)
         self._retriever = self._order = self._last = self._rehearsal = None
+        self.learned = Learned()
         self.calibration = calibration_of(self.method, self.kind)
 
     def save(self, folder: Path | str) -> None:
         """Write a folder that `icl.load` takes. Raises InputError if the retriever, order or tokenizer is a function, or the calibration
         is transductive: it has nothing to freeze."""
         frozen = self.calibration.saved(self) if self.calibration is not None else None
+        learn(self)
         used = self._index if self._index is not None else self._live_index
         state = prompt_state(self.method, self.bound, self._model, used)
         save_predictor(folder, {**state, "name": self.name, "calibration_state": frozen}, self._files)
 
     def _files(self, folder: Path) -> None:
         write_text(folder / TEMPLATE_FILE, self.bound.template.source)
+        write_learned(folder, self.learned)
         if self._index is not None or self._live_index is not None:
             self.index.save(folder / INDEX)
         else:

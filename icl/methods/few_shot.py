@@ -176,6 +176,7 @@ def load(folder: Path, state: Mapping[str, Any], *, lm: LanguageModel | None = N
     from ..files import read_text
     from ..prompt import Template, bind
     from ..retrieve import DemoIndex
+    from ._learned import read_learned
     from ._model import ModelHandle
     from ._predictor import FewShotPredictor
 
@@ -198,4 +199,4 @@ def load(folder: Path, state: Mapping[str, Any], *, lm: LanguageModel | None = N
     bound = bind(template, kind=state["kind"], inputs=method.inputs, labels=tuple(state["labels"]), words=method.words)
     model = state["model"] or {}
     handle = ModelHandle.of(lm) if lm is not None else ModelHandle(**model, tokenizer=method.tokenizer, device=device)
-    return FewShotPredictor(method, bound, pool, handle, index, state.get("calibration_state"))
+    return FewShotPredictor(method, bound, pool, handle, index, state.get("calibration_state"), read_learned(folder))

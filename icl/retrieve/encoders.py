@@ -34,7 +34,9 @@ CHUNK = 4096
 _RUNTIME = ("sentence-transformers", "transformers", "tokenizers", "torch", "numpy")
 _RULE = "as query, fp32, unit length, batches of one length, 1"
 _OURS = re.compile(r"[0-9a-f]{32}\+[0-9a-f]{8}")
-_NOT_THE_MODEL = {"README.md", "weights.json", ".gitattributes"}
+TRAINING = "training.json"
+"""In the folder of an encoder that was trained here: how, and how well it ranks."""
+_NOT_THE_MODEL = {"README.md", "weights.json", ".gitattributes", TRAINING}
 
 
 def load_encoder(encoder: str | Path | Encoder, *, cache: bool = True) -> Encoder:
@@ -238,6 +240,16 @@ class _Model:
         self.limit: int | None = self._model.max_seq_length
 
     @property
+    def module(self) -> Any:
+        """The sentence-transformers model itself, to train and save it."""
+        return self._model
+
+    def features(self, texts: Sequence[str]) -> dict[str, Any]:
+        """What the module takes for these texts, padded, on its device; as `encode` gives them to it."""
+        made = self._model.preprocess([_clean(text) for text in texts], prompt=self._prompt or None, task="query")
+        return {name: value.to(self._model.device) if hasattr(value, "to") else value for name, value in made.items()}
+
+    @property
     def on_cpu(self) -> bool:
         return str(self._model.device.type) == "cpu"
 
@@ -290,7 +302,7 @@ def _clean(text: str) -> str:
 
 
 def model_in(folder: Path) -> _Model:
-    """The model of a folder, for a process that only encodes."""
+    """The model of a folder, loaded anew: for a process that only encodes, or to train it."""
     return _Model(str(folder), folder)
 
 

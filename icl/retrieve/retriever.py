@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, Problem
-from ..plugins import Context, Plugin, ScoreMany, find, parse_spec, settings_of
+from ..plugins import Asking, Context, Plugin, ScoreMany, find, parse_spec, settings_of
 from ..protocols import Order, Retriever, Selector
 from ..values import Example, Hit
 from .filters import Filter, FilteredIndex, FilteredPool
@@ -28,7 +28,7 @@ def build_retriever(
     seed: int,
     folders: Sequence[Path] = (),
     count_tokens: Callable[[str], int] | None = None,
-    score_many: ScoreMany | None = None,
+    score_many: ScoreMany | Asking | None = None,
 ) -> Stages:
     """One function (queries, k) -> hits, best first; its method `trace` also tells what each stage did.
 
@@ -37,7 +37,7 @@ def build_retriever(
     DemoIndex (searched as it is at the moment of the call: rows added later are found). In a list a function stands for a stage and
     takes (queries, k, candidates). Filters that come first take rows out before anything is searched.
     pool: may be live too; selectors notice when rows are added or removed. index: called when a selector first needs it.
-    score_many: for stages that ask the language model, see `plugins.Context`.
+    score_many: for stages that ask the language model, see `plugins.Context`; with an `Asking` they also keep what they learned.
 
     A query that is a row of a task never gets its own row, nor one with the same normalised text; a query that a user typed
     (`values.as_query`) may get an exact match. Raises InputError for unknown names and options.
@@ -51,10 +51,12 @@ def build_retriever(
     written = list(retriever) if isinstance(retriever, list | tuple) else [retriever]
     if not written:
         raise InputError(Problem("a retriever needs at least one stage", "Write for example 'knn'.", field="retriever"))
-    counted = None if score_many is None else _Counted(score_many)
-    context = Context(
-        pool=pool, index=LazyIndex(index), labels=tuple(labels), seed=seed, count_tokens=count_tokens, score_many=counted, folders=tuple(folders)
-    )  # fmt: skip
+    context = _asking(
+        Context(pool=pool, index=LazyIndex(index), labels=tuple(labels), seed=seed, count_tokens=count_tokens, folders=tuple(folders)),
+        score_many,
+    )
+    counted = None if context.score_many is None else _Counted(context.score_many)
+    context = replace(context, score_many=counted)
     places = [None if len(written) == 1 else f"retriever.{i}" for i in range(len(written))]
     stages = [_stage(value, context, place) for value, place in zip(written, places, strict=True)]
     n_filters = next((i for i, stage in enumerate(stages[:-1]) if stage.filter is None), len(stages) - 1)
@@ -80,7 +82,7 @@ def build_order(
     seed: int,
     folders: Sequence[Path] = (),
     pool: Sequence[Example] = (),
-    score_many: ScoreMany | None = None,
+    score_many: ScoreMany | Asking | None = None,
 ) -> CheckedOrder:
     """An order by name, mapping, or function (query, hits best first) -> hits in prompt order; each result is checked to be a permutation.
 
@@ -90,7 +92,7 @@ def build_order(
         return CheckedOrder(_name(order), order)
     spec = parse_spec(order, "order", "order")
     plugin = find("order", spec.name, folders, "order")
-    context = Context(pool=pool, labels=tuple(labels), seed=seed, score_many=score_many, folders=tuple(folders))
+    context = _asking(Context(pool=pool, labels=tuple(labels), seed=seed, folders=tuple(folders)), score_many)
     return CheckedOrder(spec.name, _built(plugin, settings_of(plugin, spec.settings, "order"), context, "order"))
 
 
@@ -117,6 +119,13 @@ class CheckedOrder:
                     Problem(f"the order '{self._name}' did not give back the hits it was given", "An order only rearranges.", field="order")
                 )
         return arranged
+
+
+def _asking(context: Context, model: ScoreMany | Asking | None) -> Context:
+    """The context with the language model, if there is one."""
+    if isinstance(model, Asking):
+        return replace(context, score_many=model.score_many, learned=model.learned, train_encoder=model.train_encoder)
+    return replace(context, score_many=model)
 
 
 def _stage(value: Any, context: Context, where: str | None) -> Stage:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import InputError, Problem
-from ...plugins import Context, ScoreMany
+from ...plugins import Context, ScoreMany, learned_key
 from ...seeds import rng_for, seed_for
 from ...values import Example, Hit, embedded_text, normalised_text
 
@@ -40,8 +40,13 @@ class Probing:
     seed: int
     score_many: ScoreMany
     judge: Judge
+    found: list[list[list[str]]]
+    """Pairs of uids best first and in the order that was found: what is known, and what is added, is in here."""
     _known: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     _order: list[Example] | None = None
+
+    def __post_init__(self) -> None:
+        self._known = {tuple(hits): tuple(order) for hits, order in self.found}
 
     def __call__(self, query: Example, hits: list[Hit]) -> list[Hit]:
         return self.many([query], [hits])[0]
@@ -58,7 +63,9 @@ class Probing:
             value = self._value([next(scores) for _ in probes[key]])
             if key not in best or value > best[key][0]:  # of equal ones the first, which is the most similar last
                 best[key] = value, order
-        self._known |= {key: tuple(hit.uid for hit in order) for key, (_, order) in best.items()}
+        for key, (_, order) in best.items():
+            self._known[key] = tuple(hit.uid for hit in order)
+            self.found.append([list(key), list(self._known[key])])
         return [self._arranged(hits) for hits in found]
 
     def _arranged(self, hits: list[Hit]) -> list[Hit]:
@@ -118,12 +125,13 @@ def permutations(hits: Sequence[Hit], n: int, seed: int) -> list[list[Hit]]:
     return result
 
 
-def probing(settings: ProbeSettings, context: Context, judge: Judge) -> Probing:
-    """The order that chooses by `judge`. Raises InputError where rows have no labels of one set."""
+def probing(name: str, settings: ProbeSettings, context: Context, judge: Judge) -> Probing:
+    """The order `name`, which chooses by `judge`. Raises InputError where rows have no labels of one set."""
     assert context.score_many is not None
     if not context.labels:
         raise InputError(Problem("this order needs a set of labels", "Use it for tasks of the kind classify.", field="order"))
-    return Probing(context.pool, settings, context.seed, context.score_many, judge)
+    found: list[list[list[str]]] = context.learned.once(learned_key(name, settings, context, context.pool), list)
+    return Probing(context.pool, settings, context.seed, context.score_many, judge, found)
 
 
 def entropy(shares: NDArray[np.float64]) -> NDArray[np.float64]:

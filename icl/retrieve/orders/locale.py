@@ -25,7 +25,7 @@ def build(settings: Settings, context: Context) -> Order:
     Lu et al. 2022, https://arxiv.org/abs/2104.08786, eq. 6. The probes are rows of the pool, their labels unseen, rather than texts that
     the model wrote. Costs `permutations` times `probes` prompts for each different set of demonstrations.
     """
-    return probing(settings, context, local_entropy)
+    return probing("locale", settings, context, local_entropy)
 
 
 def local_entropy(shares: NDArray[np.float64]) -> float:

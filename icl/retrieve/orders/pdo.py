@@ -30,7 +30,7 @@ def build(settings: Settings, context: Context) -> Order:
     `probes` prompts for each different set of demonstrations.
     """
     target = prior(context, settings.prior)
-    return probing(settings, context, lambda shares: -divergence(shares, target))
+    return probing("pdo", settings, context, lambda shares: -divergence(shares, target))
 
 
 def prior(context: Context, of: str) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from ...errors import InputError, Problem
-from ...plugins import Context, ScoreMany
+from ...plugins import Context, ScoreMany, learned_key
 from ...protocols import Selector
 from ...seeds import rng_for, seed_for
 from ...values import Example, Hit
@@ -69,7 +69,10 @@ def by_worth(
             result |= worth(_judged(drawn, judges[: settings.rows], context.labels, settings.measure, score_many))
         return {row.uid: result.get(row.uid, 0.0) for row in mixed}
 
-    worths = FromPool(context.pool, compute)
+    def known_or_asked(pool: Sequence[Example]) -> dict[str, float]:
+        return context.learned.once(learned_key(purpose, settings, context, pool), lambda: compute(pool))
+
+    worths = FromPool(context.pool, known_or_asked)
 
     def select(queries: Sequence[Example], k: int, candidates: list[list[Hit]] | None) -> list[list[Hit]]:
         known = worths()

@@ -21,7 +21,11 @@ class Settings(StageSettings):
 
 def build(settings: Settings, context: Context) -> Selector:
     """Hits by cosine, best first, ties by position in the pool (among candidates: by their rank)."""
-    index = _index(context, settings)
+    return nearest(_index(context, settings))
+
+
+def nearest(index: Callable[[], DemoIndex]) -> Selector:
+    """The selector that searches an index, asked for with each call."""
 
     def select(queries: Sequence[Example], k: int, candidates: list[list[Hit]] | None) -> list[list[Hit]]:
         if candidates is None:

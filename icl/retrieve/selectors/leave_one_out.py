@@ -7,6 +7,7 @@ from ...protocols import Selector
 from ._worth import Trial, WorthSettings, by_worth
 
 NEEDS_MODEL = True
+LEARNS = True
 
 
 class Settings(WorthSettings):
