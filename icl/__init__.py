@@ -17,6 +17,8 @@ _WHERE = {
     "FewShot": "icl.methods.few_shot",
     "score": "icl.evaluate",
     "run": "icl.suite",
+    "compare": "icl.audit",
+    "leave_out": "icl.audit",
     "load": "icl.ship",
     "Example": "icl.values",
     "Hit": "icl.values",

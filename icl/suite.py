@@ -15,6 +15,7 @@ from typing import Any, TypedDict, Unpack
 
 from .errors import InputError, Problem, UnknownNameError
 from .evaluate.check import load_suite
+from .evaluate.compare import keep_tests
 from .evaluate.loading import LoadedSuite
 from .evaluate.loop import Stopped, plan_cells, run_cells
 from .evaluate.manifest import differences
@@ -199,10 +200,11 @@ def run(
     folder = Path(out) if out is not None else _new_folder(loaded.name)
     refuse_if_busy(folder)
     prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=places.get("data_root"), cache=cache)
-    command = _command(loaded, folder, limit, seed, overrides, places)
+    command = command_of(loaded, folder, limit, seed, overrides, places)
     with _opened(folder) as store:
         manifest = prepared.manifest()
         _start(store, folder, manifest, loaded)
+        keep_tests(prepared, store)
         before = float(store.get("seconds") or 0.0)
         data: dict[str, list[str]] = {}
         interrupted, stopped = False, None
@@ -297,10 +299,10 @@ def _load(suite: Source, limit: int | None, overrides: Mapping[str, Any] | None,
     unknown = set(places) - set(Places.__annotations__)
     if unknown:
         raise TypeError(f"unknown argument(s): {', '.join(sorted(unknown))}")
-    return load_suite(suite, overrides=overrides, templates=_folders(places.get("templates")), plugins=places.get("plugins", ()))
+    return load_suite(suite, overrides=overrides, templates=folders_of(places.get("templates")), plugins=places.get("plugins", ()))
 
 
-def _folders(given: str | Path | Sequence[str | Path] | None) -> tuple[str | Path, ...]:
+def folders_of(given: str | Path | Sequence[str | Path] | None) -> tuple[str | Path, ...]:
     return () if given is None else (given,) if isinstance(given, str | Path) else tuple(given)
 
 
@@ -360,7 +362,7 @@ def _data_reports(prepared: Prepared, folder: Path) -> dict[str, list[str]]:
     return lines
 
 
-def _command(
+def command_of(
     loaded: LoadedSuite, folder: Path, limit: int | None, seed: int | None, overrides: Mapping[str, Any] | None, places: Places
 ) -> str:
     """The command line that goes on with a run."""
@@ -373,7 +375,7 @@ def _command(
         words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     data_root = places.get("data_root")
     named = (
-        ("--templates", _folders(places.get("templates"))),
+        ("--templates", folders_of(places.get("templates"))),
         ("--plugins", places.get("plugins", ())),
         ("--data-root", [data_root] if data_root else []),
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import doctor, export, index, init, ls, predict, prompt, pull, run, validate
+from . import compare, doctor, export, index, init, ls, predict, prompt, pull, run, validate
 from .guard import FINE, INTERRUPTED, guarded
 from .output import say
 
@@ -42,6 +42,7 @@ def icl(
 COMMANDS: tuple[Callable[..., int | None], ...] = (
     init.init,
     run.run,
+    compare.compare,
     prompt.prompt,
     ls.ls,
     validate.validate,

@@ -248,3 +248,22 @@ def test_pull_of_an_unknown_name(icl_cli):
     answer = icl_cli("pull", "smollm")
     assert answer.code == 2
     assert "Did you mean 'smollm2'?" in answer.err
+
+
+# ── compare ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_compare_prints_a_table_or_records(icl_cli, suite):
+    assert icl_cli("run", "food.yaml", "--out", "r").code == 0
+    answer = icl_cli("compare", "r", "majority", "mine")
+    assert answer.code == 0, answer.err
+    assert "accuracy in points: a = majority against b = mine" in answer.out
+    assert "not settled" in answer.out
+    records = json.loads(icl_cli("compare", "r", "majority", "mine", "--json", "--metric", "accuracy").out)
+    assert [(r["budget"], r["difference"], r["p"]) for r in records] == [(8, 0.0, 1.0), ("all", 0.0, 1.0)]
+    wrong = icl_cli("compare", "r", "majority", "mien")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "Did you mean 'mine'" in wrong.err
+    assert icl_cli("compare", "nowhere", "a", "b").code == 2
+    assert icl_cli("compare", "food.yaml", "x", "--leave-out", "mine").code == 2
+    assert "nothing that could be left out" in icl_cli("compare", "food.yaml", "--leave-out", "mine").err
