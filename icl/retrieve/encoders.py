@@ -256,7 +256,7 @@ class _Model:
     @property
     def dimensions(self) -> int:
         known = self._model.get_embedding_dimension()
-        return int(known) if known else int(self.encode([""], lambda n=1: None).shape[1])
+        return int(known) if known else int(self.encode(["a"], lambda n=1: None).shape[1])
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text with the model's prompt, before anything is cut."""
@@ -268,11 +268,16 @@ class _Model:
             return [len(ids) for ids in tokenizer(texts, truncation=False, padding=False, verbose=False)["input_ids"]]
 
     def encode(self, texts: Sequence[str], advance: Any) -> NDArray[np.float32]:
-        """(n, d) float32 unit vectors."""
+        """(n, d) float32 unit vectors. A text of no token at all, which no model reads, has the direction (1, …, 1)."""
         import numpy as np
 
+        lengths = self.lengths(texts)
         result: NDArray[np.float32] | None = None
-        for batch in _batches(self.lengths(texts), self.limit):
+        if 0 in lengths:
+            d = self.dimensions
+            result = np.full((len(texts), d), d**-0.5, dtype=np.float32)
+            advance(lengths.count(0))
+        for batch in _batches(lengths, self.limit):
             with self._lock:
                 vectors = self._model.encode_query(
                     [_clean(texts[i]) for i in batch], batch_size=len(batch), normalize_embeddings=True, show_progress_bar=False
@@ -286,12 +291,16 @@ class _Model:
 
 
 def _batches(lengths: Sequence[int], limit: int | None) -> Iterator[list[int]]:
-    """Positions of texts that the model sees with the same number of tokens, longest first (memory runs out early, if at all)."""
+    """Positions of texts that the model sees with the same number of tokens, longest first (memory runs out early, if at all).
+
+    Those without a token are in no batch.
+    """
     groups: dict[int, list[int]] = defaultdict(list)
     for i, n in enumerate(lengths):
-        groups[min(n, limit or n)].append(i)
+        if n:
+            groups[min(n, limit or n)].append(i)
     for n in sorted(groups, reverse=True):
-        size = max(1, min(MAX_BATCH, MAX_BATCH_TOKENS // max(n, 1)))
+        size = max(1, min(MAX_BATCH, MAX_BATCH_TOKENS // n))
         for start in range(0, len(groups[n]), size):
             yield groups[n][start : start + size]
 

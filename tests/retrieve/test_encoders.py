@@ -57,6 +57,7 @@ def test_a_vector_does_not_depend_on_its_batch(tiny_encoder, one_thread):
 
 def test_batches_hold_one_length_each_and_every_text_once():
     lengths = [3, 300, 3, 7, 1, 300, *([5] * 200), *([40_000] * 2)]
+    assert list(_batches([0, 0], 256)) == []
     batches = list(_batches(lengths, 256))
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     for batch in batches:
@@ -65,6 +66,33 @@ def test_batches_hold_one_length_each_and_every_text_once():
         assert len(batch) <= MAX_BATCH
         assert len(batch) * cut.pop() <= MAX_BATCH_TOKENS
     assert [len(b) for b in _batches([40_000] * 2, None)] == [1, 1], "a text longer than a batch may be goes alone"
+
+
+@pytest.mark.parametrize("kind", ["transformer", "static"])
+def test_a_text_without_a_token_has_a_vector(tmp_path, kind):
+    """Where the tokenizer adds no token of its own the model has nothing to read; the other texts' vectors are as ever."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, Transformer
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "card": 2, "money": 3}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    if kind == "static":
+        modules = [StaticEmbedding(backend, embedding_dim=16)]
+    else:
+        PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(tmp_path / "bert")
+        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        BertModel(BertConfig(vocab_size=4, **sizes)).save_pretrained(tmp_path / "bert")
+        modules = [Transformer(str(tmp_path / "bert")), Pooling(16)]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "st"))
+    encoder = load_encoder(str(tmp_path / "st"))
+    vectors = encoder.encode(["card", "", "money card", "  "])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(vectors[1], vectors[3])
+    np.testing.assert_allclose(encoder.encode(["money card"])[0], vectors[2], atol=1e-6)
+    np.testing.assert_array_equal(load_encoder(str(tmp_path / "st"), cache=False).encode([""]), vectors[1:2])
+    assert load_encoder(str(tmp_path / "st"), cache=False).encode(["", ""]).shape == (2, 16)
 
 
 def test_a_second_time_nothing_is_encoded(tiny_encoder, monkeypatch):
