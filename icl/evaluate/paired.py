@@ -4,8 +4,9 @@ The interval. An item's difference is ours minus theirs in the same run (the sam
 resampled together for all runs, and to each resample the error of a mean over so few runs is added, Student's t with n_runs - 1 degrees
 of freedom times the standard error between the runs: the sum is the Behrens-Fisher distribution (Fisher 1935,
 doi:10.1111/j.1469-1809.1935.tb02120.x), the correction for few runs that `intervals` uses too. Departure from resampling the runs: three
-runs resampled with replacement give a variance too small by a third and never leave the range seen. The share of runs that is noise of
-their items counts in both parts, which errs on the wide side.
+runs resampled with replacement give a variance too small by a third and never leave the range seen. What items and runs have together
+(an item right in one run and wrong in the next) is part of the standard error between the runs already, so it is taken out of what
+resampling the items shows (see `interaction`).
 
 Where the metric is a mean over items, two made-up items are drawn along, one for each side, as strong as the strongest item seen: Bonett
 and Price 2012, doi:10.3102/1076998611411915, eq. 5, carried over to the bootstrap. Without them five items that all speak for one side
@@ -173,22 +174,48 @@ def _one_task(ours: Side, theirs: Side, rng: np.random.Generator, n_resamples: i
         drawn = _of_means(ours.values, theirs.values, by_place, rng, n_resamples)
     if drawn is None:
         return None
-    resampled, runs, n_items = drawn
-    value = float(sum(sign * run.mean() for sign, run in zip((1, -1), runs, strict=False)))
+    per_run, runs, n_items = drawn
+    signs = (1, -1)[: len(runs)]
+    resampled = _added(signs, [run.mean(axis=1) for run in per_run])
+    value = float(_added(signs, [run.mean(keepdims=True) for run in runs])[0])
     # Welch 1947, doi:10.1093/biomet/34.1-2.28, for runs that are not paired; one term, with n_runs - 1, where they are.
     squares = np.array([run.var(ddof=1) / len(run) if len(run) > 1 else 0.0 for run in runs])
     freedom = np.array([max(1, len(run) - 1) for run in runs])
     between = float(squares.sum())
     df = float(between**2 / (squares**2 / freedom).sum()) if between > 1e-24 else float(freedom.max())
-    spread = resampled + rng.standard_t(df, len(resampled)) * math.sqrt(between)
+    shared, of_items = float(sum(interaction(run) for run in per_run)), float(np.nanvar(resampled))
+    own = max(0.0, of_items - shared)
+    if shared and of_items:
+        centre = float(np.nanmean(resampled))
+        resampled = centre + (resampled - centre) * math.sqrt(own / of_items)
+    # Rounded, since a difference of nothing must be exactly 0 to count as none.
+    spread = np.round(resampled + rng.standard_t(df, len(resampled)) * math.sqrt(between), 12)
     n_runs = min((len(run) for run in runs if len(run) > 1), default=1)
-    return _Drawn(value, spread, Part(n_items, n_runs, float(np.nanvar(resampled)), between, df))
+    return _Drawn(value, spread, Part(n_items, n_runs, own, max(0.0, between - shared), min(between, shared), df))
+
+
+def interaction(per_run: Floats) -> float:
+    """The variance of the mean over runs that is owed to items behaving differently from run to run.
+
+    per_run: (r, n_runs) each run's value in r resamples of the items. With a variance a of the items and e of item and run together, a
+    run's value varies by (a + e) / n and the mean by (a + e / n_runs) / n, whatever the metric: two equations for e / (n n_runs).
+    """
+    n_runs = per_run.shape[1]
+    if n_runs == 1:
+        return 0.0
+    alone, together = np.nanvar(per_run, axis=0).mean(), np.nanvar(per_run.mean(axis=1))
+    return float(max(0.0, alone - together)) / (n_runs - 1)
+
+
+def _added(signs: Sequence[int], sides: Sequence[Floats]) -> Floats:
+    result: Floats = sum((sign * one for sign, one in zip(signs, sides, strict=True)), np.zeros(()))
+    return result
 
 
 def _of_means(
     ours: Floats, theirs: Floats, by_place: bool, rng: np.random.Generator, n_resamples: int
-) -> tuple[Floats, tuple[Floats, ...], int] | None:
-    """Resampled values (n_resamples,), the runs' values (one array if paired, else one per side), the number of items."""
+) -> tuple[tuple[Floats, ...], tuple[Floats, ...], int] | None:
+    """Each run's value resampled (n_resamples, n_runs) and as it is (n_runs,), one array if paired, else one per side; number of items."""
     if by_place:
         rows, weights = ours - theirs, np.full(max(len(ours), len(theirs)), 1 / max(len(ours), len(theirs)))
     else:
@@ -208,16 +235,15 @@ def _of_means(
     scored = ~np.isnan(together)
     filled = np.where(scored, together, 0.0)
 
-    def value_of(counts: Floats) -> Floats:
-        totals = counts @ scored.T.astype(np.float64)
-        means: Floats = np.divide(counts @ filled.T, totals, out=np.full(totals.shape, np.nan), where=totals > 0)
-        # Rounded, since a difference of nothing must be exactly 0 to count as none.
-        result: Floats = np.round(means @ weights, 12)
-        return result
+    def split(runs: Floats) -> tuple[Floats, ...]:
+        return (runs,) if by_place else (runs[..., : len(ours)], runs[..., len(ours) :])
 
-    drawn = np.concatenate([value_of(_counts(sample, n + 2)) for sample in resamples(n + 2, rng, n_resamples)])
-    runs = np.nanmean(rows, axis=1)
-    return drawn, (runs,) if by_place else (runs[: len(ours)], runs[len(ours) :]), n
+    drawn = []
+    for sample in resamples(n + 2, rng, n_resamples):
+        counts = _counts(sample, n + 2)
+        totals = counts @ scored.T.astype(np.float64)
+        drawn.append(np.divide(counts @ filled.T, totals, out=np.full(totals.shape, np.nan), where=totals > 0))
+    return split(np.concatenate(drawn)), split(np.nanmean(rows, axis=1)), n
 
 
 def _counts(sample: NDArray[np.int64], n: int) -> Floats:
@@ -229,7 +255,7 @@ def _counts(sample: NDArray[np.int64], n: int) -> Floats:
 
 def _of_functions(
     ours: Side, theirs: Side, by_place: bool, rng: np.random.Generator, n_resamples: int
-) -> tuple[Floats, tuple[Floats, ...], int] | None:
+) -> tuple[tuple[Floats, ...], tuple[Floats, ...], int] | None:
     """As `_of_means`, over the items that both sides scored in every run."""
     positions = np.flatnonzero(~np.isnan(np.concatenate([ours.values, theirs.values])).any(axis=0))
     if not len(positions):
@@ -240,17 +266,13 @@ def _of_functions(
         a, b = (np.stack([function(sample) for function in functions]) for functions in sides)
         return (a - b,) if by_place else (a, b)
 
-    def value_of(runs: tuple[Floats, ...]) -> Floats:
-        result: Floats = sum((sign * run.mean(axis=0) for sign, run in zip((1, -1), runs, strict=False)), np.zeros(()))
-        return result
-
-    observed = runs_of(positions[None])
-    drawn = np.concatenate([value_of(runs_of(positions[rows])) for rows in resamples(len(positions), rng, n_resamples)])
-    value = float(value_of(observed)[0])
-    if not math.isfinite(value) or np.isnan(drawn).all():
+    observed = tuple(run[:, 0] for run in runs_of(positions[None]))
+    if not all(np.isfinite(run).all() for run in observed):
         return None
-    drawn -= float(np.nanmean(drawn)) - value
-    return drawn, tuple(run[:, 0] for run in observed), len(positions)
+    parts = [runs_of(positions[rows]) for rows in resamples(len(positions), rng, n_resamples)]
+    drawn = tuple(np.concatenate([part[n] for part in parts], axis=1).T for n in range(len(observed)))
+    # Resampling adds a bias to metrics such as ECE; what it adds is taken off.
+    return tuple(run - (np.nanmean(run, axis=0) - value) for run, value in zip(drawn, observed, strict=True)), observed, len(positions)
 
 
 def _by_place(n_ours: int, n_theirs: int) -> bool:

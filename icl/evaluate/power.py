@@ -1,7 +1,7 @@
 """How small a difference a comparison could show, and how many more items or runs would settle one.
 
-The variance of a mean over items and runs is taken as the sum of a share of the items, which falls as 1 / n_items, and one of the runs,
-which falls as 1 / n_runs: as the interval of `paired` is made. What the two share shrinks with either, so the numbers err on the high side.
+The variance of a mean over items and runs is the sum of a share of the items, which falls as 1 / n_items, one of the runs, which falls as
+1 / n_runs, and one of the two together, which falls with either: as the interval of `paired` is made.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ class Part:
     """Variance of the figure that is owed to the items."""
     runs: float
     """Variance of the figure that is owed to the runs; 0 where there is one."""
+    shared: float
+    """Variance of the figure that is owed to items behaving differently from run to run."""
     freedom: float
-    """Degrees of freedom that `runs` was estimated with."""
+    """Degrees of freedom that the last two were estimated with."""
 
 
 def detectable(parts: Sequence[Part], items: float = 1.0, runs: float = 1.0) -> float:
@@ -40,7 +42,7 @@ def detectable(parts: Sequence[Part], items: float = 1.0, runs: float = 1.0) -> 
     terms = []
     for part in parts:
         freedom = part.freedom * runs + (runs - 1) if part.n_runs > 1 else math.inf
-        terms += [(part.items / items, max(1.0, part.n_items * items - 1)), (part.runs / runs, freedom)]
+        terms += [(part.items / items, max(1.0, part.n_items * items - 1)), ((part.runs + part.shared / items) / runs, freedom)]
     variance = sum(term for term, _ in terms) / len(parts) ** 2
     if variance <= 0:
         return 0.0

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from icl.evaluate.intervals import resamples
 from icl.evaluate.metrics.macro_f1 import MacroF1
-from icl.evaluate.paired import Side, holm, mcnemar, paired, side
+from icl.evaluate.paired import Side, holm, interaction, mcnemar, paired, side
 from icl.values import Example, Prediction
 
 
@@ -161,7 +162,7 @@ def test_several_tasks_are_pooled_with_equal_weight():
     both = paired([small, large], rng())
     assert both.value == pytest.approx(np.mean([part.value for part in parts]))
     assert both.n_items == 450
-    assert both.detectable < parts[0].detectable
+    assert both.detectable < math.hypot(*(part.detectable for part in parts)) / 2 * 1.1
     widths = [part.high - part.low for part in parts]
     assert both.high - both.low < math.hypot(*widths) / 2 * 1.3
 
@@ -228,6 +229,17 @@ def test_no_number_of_items_makes_up_for_runs_that_differ():
     found = paired([(Side(runs, bounds=None), Side(np.zeros((3, 300)), bounds=None))], rng())
     assert found.more_items is None
     assert found.more_runs > 10
+
+
+def test_items_that_behave_differently_in_every_run_count_once():
+    """Nothing but noise of item and run together: its variance is e / (n n_runs), found by resampling the items."""
+    runs = rng(8).normal(0, 0.4, (10, 400))
+    means = np.stack([runs[:, sample].mean(axis=2).T for sample in resamples(400, rng(), 3000)][:1])[0]
+    assert interaction(means) == pytest.approx(0.16 / 4000, rel=0.15)
+    shifted = runs + rng(9).normal(0, 0.4, 400)
+    means = np.stack([shifted[:, sample].mean(axis=2).T for sample in resamples(400, rng(), 3000)][:1])[0]
+    assert interaction(means) == pytest.approx(0.16 / 4000, rel=0.3)
+    assert interaction(means[:, :1]) == 0
 
 
 @pytest.mark.parametrize(("n_runs", "n", "run_luck", "ability"), [(1, 100, 0.0, 0.95), (3, 150, 0.4, 0.7)])
