@@ -108,9 +108,31 @@ class Prompt:
     cache_break: int = 0
     """How many of the first `messages` other queries' prompts begin with too: the instruction and the demonstrations that are shared.
     A provider's cache of beginnings may end there. 0: nothing is shared, or it is not known."""
+    windows: Windows | None = None
+    """Several prompts instead of one: the model reads theirs. `text` then shows them one after another, `n_tokens` is their sum, and there
+    are no `token_ids` and `messages`."""
+    n_cut: int = 0
+    """About how many tokens of the query's input are in no prompt."""
 
     def __str__(self) -> str:
         return self.text
+
+
+Combine: TypeAlias = Literal["product", "mixture", "max", "parallel"]
+"""How the scores of several prompts become one: the mean of log-likelihoods, the mean or the largest of the probabilities among the
+candidates, or not at all: the query sees all windows at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The prompts of one query: its demonstrations in several windows, or its input in several pieces."""
+
+    prompts: tuple[Prompt, ...]
+    combine: Combine
+    n_head: int = 0
+    """`parallel`: the tokens that all prompts begin with and that stand there once (BOS, the instruction)."""
+    n_tail: int = 0
+    """`parallel`: the tokens that all prompts end with, the query's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +154,8 @@ class LabelScores:
     """True if a token crosses the border between context and continuation, so that scoring starts inside the context."""
     conditioned: Literal["context", "bos", "eos", "encoder"] = "context"
     """What an empty context was replaced by; `encoder`: the context stands in an encoder, the continuation in a decoder."""
+    parts: tuple[tuple[float, ...], ...] = ()
+    """Where the scores of several prompts were combined into `sums`: the sums of each."""
 
 
 @dataclass(slots=True)
@@ -187,6 +211,10 @@ class Prediction:
     """The two best candidates are closer than the tolerance of the computation; the earlier one was taken."""
     n_tokens: int | None = None
     n_dropped: int = 0
+    n_windows: int = 0
+    """How many prompts the answer was put together from; 0: from one, as usual."""
+    n_cut: int = 0
+    """About how many tokens of the input were left out, so that it fits."""
     text: str | None = None
     """What a generating model wrote, before the answer was read out of it; of several samples a JSON list."""
     lost: bool = False
