@@ -63,7 +63,14 @@ def label_prediction(
         n_tokens=prompt.n_tokens,
         n_dropped=len(prompt.dropped),
         steps=prompt.steps,
+        n_windows=n_windows(prompt),
+        n_cut=prompt.n_cut,
     )
+
+
+def n_windows(prompt: Prompt) -> int:
+    """How many prompts stand for this one; 0 if it is itself what the model reads."""
+    return len(prompt.windows.prompts) if prompt.windows is not None else 0
 
 
 def unscored(query: Example, why: str, prompt: Prompt | None = None, text: str | None = None) -> Prediction:
@@ -72,4 +79,15 @@ def unscored(query: Example, why: str, prompt: Prompt | None = None, text: str |
         return Prediction(query.uid, None, why=why, text=text)
     shown = tuple(d.uid for d in prompt.demonstrations)
     n_dropped = len(prompt.dropped)
-    return Prediction(query.uid, None, None, (), shown, why, n_tokens=prompt.n_tokens, n_dropped=n_dropped, text=text, steps=prompt.steps)
+    return Prediction(
+        query.uid,
+        None,
+        demonstrations=shown,
+        why=why,
+        n_tokens=prompt.n_tokens,
+        n_dropped=n_dropped,
+        text=text,
+        steps=prompt.steps,
+        n_windows=n_windows(prompt),
+        n_cut=prompt.n_cut,
+    )
