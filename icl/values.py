@@ -198,7 +198,7 @@ class Prediction:
 
     uid: str
     answer: str | None
-    """The label, the text of the choice, or the answer in words. None: could not be scored; `why` says so."""
+    """The label, the text of the choice, or the answer in words. None: could not be scored, or abstained; `why` says so."""
     probabilities: Mapping[str, float] | None = None
     candidates: tuple[str, ...] = ()
     demonstrations: tuple[str, ...] = ()
@@ -221,10 +221,24 @@ class Prediction:
     """An endpoint gave no answer, so asking again may give one; `why` says what went wrong."""
     steps: tuple[Step, ...] = ()
     """What each stage of the retriever did for this query."""
+    withheld: str | None = None
+    """The answer that was held back because it was not sure enough; `answer` is None, or what is answered instead."""
 
     @property
     def label(self) -> str | None:
         return self.answer
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the method held its answer back and gave none instead. That is no failure."""
+        return self.answer is None and self.withheld is not None
+
+    @property
+    def confidence(self) -> float | None:
+        """The probability of the answer; None where there is none, also for what is answered instead of a withheld answer."""
+        if self.answer is None or self.withheld is not None or self.probabilities is None:
+            return None
+        return self.probabilities.get(self.answer)
 
 
 @dataclass(frozen=True, slots=True)

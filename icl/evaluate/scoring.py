@@ -30,12 +30,26 @@ class Metric:
     n_scored: int
     n_failed: int
     """Items that could not be scored. They are left out of the value, never counted as wrong."""
+    n_abstained: int = 0
+    """Items that the method would not answer (see `Prediction.abstained`). They are left out too, and are no failures."""
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of the items that the value is about among those that the method could answer; None if there are none."""
+        return coverage(self.n_scored, self.n_abstained)
 
     def __str__(self) -> str:
+        left_out = f", {self.n_abstained} abstained" if self.n_abstained else ""
         if self.value is None:
-            return f"none of {self.n_failed} items could be scored"
-        left_out = f", {self.n_failed} not scored" if self.n_failed else ""
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}] ({self.n_scored} items{left_out})"
+            return f"none of {self.n_failed + self.n_abstained} items could be scored{left_out}"
+        left_out += f", {self.n_failed} not scored" if self.n_failed else ""
+        interval = "" if self.low is None else f" [{self.low:.4f}, {self.high:.4f}]"
+        return f"{self.value:.4f}{interval} ({self.n_scored} items{left_out})"
+
+
+def coverage(n_scored: int, n_abstained: int) -> float | None:
+    """Scored items among those that a method could answer; None if there are none."""
+    return n_scored / (n_scored + n_abstained) if n_scored + n_abstained else None
 
 
 def score(
@@ -89,19 +103,25 @@ def judge(metric: Any, predictions: Sequence[Prediction], examples: Sequence[Exa
 
     values = item_values(metric, predictions, examples)
     positions = np.flatnonzero(~np.isnan(values))
-    n_failed = len(values) - len(positions)
+    n_abstained = n_withheld(values, predictions)
+    n_failed = len(values) - len(positions) - n_abstained
     if not len(positions):
-        return Metric(None, None, None, 0, n_failed)
+        return Metric(None, None, None, 0, n_failed, n_abstained)
     function = statistic(metric, values, predictions, examples)
     value = float(function(positions[None])[0])
     if not math.isfinite(value):
-        return Metric(None, None, None, 0, len(values))
+        return Metric(None, None, None, 0, len(values) - n_abstained, n_abstained)
     scored = values[positions]
     if not hasattr(metric, "aggregate") and bool(np.isin(scored, (0.0, 1.0)).all()):
         low, high = wilson(float(scored.sum()), len(scored))
     else:
         low, high = widened(metric, value, one_run(function, positions, rng), len(positions))
-    return Metric(value, low, high, len(positions), n_failed)
+    return Metric(value, low, high, len(positions), n_failed, n_abstained)
+
+
+def n_withheld(values: NDArray[np.float64], predictions: Sequence[Prediction]) -> int:
+    """Items without a value that the method would not answer. values: (n,) as of `item_values`."""
+    return sum(p.abstained and math.isnan(v) for p, v in zip(predictions, values.tolist(), strict=True))
 
 
 def judge_runs(metric: Any, runs: Sequence[Sequence[Prediction]], examples: Sequence[Example], rng: np.random.Generator) -> Metric:
@@ -116,18 +136,19 @@ def judge_runs(metric: Any, runs: Sequence[Sequence[Prediction]], examples: Sequ
     values = [item_values(metric, run, examples) for run in runs]
     scored = [np.flatnonzero(~np.isnan(v)) for v in values]
     n_scored = sum(map(len, scored))
-    n_failed = len(runs) * len(examples) - n_scored
+    n_abstained = sum(n_withheld(v, run) for v, run in zip(values, runs, strict=True))
+    n_failed = len(runs) * len(examples) - n_scored - n_abstained
     if not all(map(len, scored)):
-        return Metric(None, None, None, n_scored, n_failed)
+        return Metric(None, None, None, n_scored, n_failed, n_abstained)
     functions = [statistic(metric, v, run, examples) for v, run in zip(values, runs, strict=True)]
     value = float(np.mean([f(at[None])[0] for f, at in zip(functions, scored, strict=True)]))
     mask = np.logical_and.reduce if hasattr(metric, "aggregate") else np.logical_or.reduce
     positions = np.flatnonzero(mask([~np.isnan(v) for v in values]))
     if not len(positions) or not math.isfinite(value):
-        return Metric(value if math.isfinite(value) else None, None, None, n_scored, n_failed)
+        return Metric(value if math.isfinite(value) else None, None, None, n_scored, n_failed, n_abstained)
     low, high = several_runs(functions, positions, rng)
     low, high = widened(metric, value, (min(low, value), max(high, value)), len(positions))
-    return Metric(value, low, high, n_scored, n_failed)
+    return Metric(value, low, high, n_scored, n_failed, n_abstained)
 
 
 def widened(metric: Any, value: float, interval: Interval, n: int) -> Interval:

@@ -32,8 +32,7 @@ class AreaUnderRiskCoverage:
         """(n,) float64: the probability of the answer, nan where there is none; the area comes from `aggregate`."""
         import numpy as np
 
-        values = [np.nan if p.answer is None or p.probabilities is None else p.probabilities.get(p.answer, np.nan) for p in predictions]
-        return np.array(values, dtype=np.float64)
+        return np.array([np.nan if p.confidence is None else p.confidence for p in predictions], dtype=np.float64)
 
     def aggregate(self, predictions: Sequence[Prediction], examples: Sequence[Example], samples: NDArray[np.int64]) -> NDArray[np.float64]:
         """samples: (r, m) positions of scored items. Returns (r,) float64 in [0, 1]."""
