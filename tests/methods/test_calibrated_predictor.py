@@ -32,9 +32,8 @@ def shares(predictions):
 
 @pytest.mark.parametrize("calibration", ALL, ids=str)
 def test_frozen_and_saved(few_shot, tiny_lm, calibration, tmp_path):
-    # The little encoder adds no token of its own to a text, so it has no vector for the empty one.
-    retriever = "random" if calibration == "contextual" else "knn"
-    predictor, queries = fit(few_shot(calibration=calibration, retriever=retriever)), QUERIES["classify"]
+    # The little encoder adds no token of its own to a text, so the model has nothing to read for the empty one, which `contextual` asks.
+    predictor, queries = fit(few_shot(calibration=calibration, retriever="knn")), QUERIES["classify"]
     whole = shares(predictor.predict(queries))
     np.testing.assert_allclose(whole.sum(axis=1), 1)
     np.testing.assert_allclose(shares(predictor.predict(queries[:1])), whole[:1], atol=1e-4)  # not by what else is asked
@@ -94,3 +93,27 @@ def test_transductive_is_fitted_on_what_is_asked_and_is_not_saved(few_shot, tmp_
     with pytest.raises(InputError, match="nothing to save"):
         predictor.save(tmp_path / "saved")
     assert not Path(tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize(
+    "order", [{"globale": {"permutations": 3}}, {"locale": {"permutations": 3}}, {"pdo": {"permutations": 3}}], ids=str
+)
+@pytest.mark.parametrize("calibration", ["contextual", "temperature"])
+def test_with_an_order_that_asks_the_model(few_shot, tiny_lm, order, calibration, tmp_path):
+    """Calibration and order both score: rows to fit on get their own order, and neither disturbs what the other found."""
+    predictor, queries = fit(few_shot(calibration=calibration, order=order, shots=3)), QUERIES["classify"]
+    planned = predictor.plan(queries)
+    before = tiny_lm.totals.naive
+    whole = predictor.predict(queries)
+    assert tiny_lm.totals.naive - before == planned.naive
+    uncalibrated = fit(few_shot(order=order, shots=3)).predict(queries)
+    assert [p.demonstrations for p in whole] == [p.demonstrations for p in uncalibrated]
+    assert [p.scores.sums for p in whole] == [p.scores.sums for p in uncalibrated]
+    expected = predictor.calibration._component(predictor).apply(
+        predictor.calibration.frozen, np.stack([fit(few_shot(order=order, shots=3)).log_scores([q])[0] for q in queries])
+    )
+    np.testing.assert_allclose(np.log(shares(whole)), expected, atol=1e-3)
+    predictor.save(tmp_path / "saved")
+    again = icl.load(tmp_path / "saved", lm=tiny_lm).predict(queries)
+    assert [p.demonstrations for p in again] == [p.demonstrations for p in whole]
+    np.testing.assert_allclose(shares(again), shares(whole), atol=1e-6)
