@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, Problem, suggest
+from ..files import load_yaml
 from .options import Plugins, Templates
 from .output import columns, say_exactly, say_json, tell
 from .rows import Columns, as_fields, read_rows_as_task, shortened
@@ -37,7 +38,12 @@ class FromPool:
         Path | None, typer.Option(metavar="FILE", help="Labelled rows, or the folder of an index; no language model is needed.")
     ] = None
     shots: Annotated[int, typer.Option(metavar="K", min=0, help="With a pool: demonstrations per prompt.")] = 8
-    retriever: Annotated[str, typer.Option(metavar="R", help="With a pool: how they are chosen (icl ls selectors).")] = "knn"
+    retriever: Annotated[
+        str,
+        typer.Option(
+            metavar="R", help="With a pool: how they are chosen (icl ls selectors), or stages as in a suite: '[{knn: {n: 64}}, mmr]'."
+        ),
+    ] = "knn"
     order: Annotated[str, typer.Option(metavar="O", help="With a pool: how they are ordered (icl ls orders).")] = "similar_last"
     format: Annotated[str, typer.Option(metavar="F", help="With a pool: auto, plain or chat.")] = "auto"
     tokenizer: Annotated[
@@ -58,7 +64,10 @@ def prompt(
     names: Columns,
     templates: Templates = None,
     plugins: Plugins = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Text, messages, demonstrations and counts as JSON.")] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Also what each stage of the retriever did, and how the order changed it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Text, messages, demonstrations, stages and counts as JSON.")] = False,
 ) -> None:
     """Print exactly what the model reads for one query.
 
@@ -80,7 +89,7 @@ def prompt(
         say_json(as_record(made))
         return
     say_exactly(made.text)
-    for line in details(made):
+    for line in [*details(made), *(traced(made) if trace else ())]:
         tell(line)
 
 
@@ -88,7 +97,7 @@ def _from_pool(query: str, how: FromPool, names: Columns, templates: Sequence[Pa
     from .. import FewShot
 
     assert how.pool is not None
-    retriever: Any = how.retriever
+    retriever: Any = load_yaml(how.retriever).value if how.retriever[:1] in "[{" else how.retriever
     examples: Sequence[Example]
     labels: Sequence[str] = ()
     kind: Kind | None = None
@@ -159,12 +168,15 @@ def as_record(prompt: Prompt) -> dict[str, Any]:
                 "uid": d.uid,
                 "shot": d.shot,
                 "score": None if d.score is None else float(d.score),
+                "shared": d.shared,
                 "target": d.example.target,
                 "fields": d.example.fields,
             }
             for d in prompt.demonstrations
         ],
         "dropped": list(prompt.dropped),
+        "cache_break": prompt.cache_break,
+        "steps": [{**step._asdict(), "dropped": dict(step.dropped)} for step in prompt.steps],
     }
 
 
@@ -180,3 +192,18 @@ def details(prompt: Prompt) -> list[str]:
         *columns(rows, "  "),
         f"tokens: {tokens}; format: {prompt.format}; dropped to fit: {', '.join(prompt.dropped) or 'none'}",
     ]
+
+
+def traced(prompt: Prompt) -> list[str]:
+    """What was done to the demonstrations, from stage to stage, one line each."""
+    from ..report.stages import step_lines
+
+    places = sorted(prompt.demonstrations, key=lambda d: -(d.score or 0.0))
+    order = " ".join(str(places.index(d) + 1) for d in prompt.demonstrations)
+    lines = ["stages:", *(f"  {line}" for line in step_lines(prompt.steps) or ["none: no demonstrations were looked for"])]
+    if len({d.score for d in places}) > 1:
+        lines.append(f"  order: by rank of their score they stand {order}; the last one is next to the query")
+    lines.append(
+        f"  pack: {len(prompt.dropped)} dropped to fit; {prompt.cache_break} of {len(prompt.messages)} messages are shared with other prompts"
+    )
+    return lines

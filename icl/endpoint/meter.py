@@ -85,6 +85,8 @@ class Usage:
     cost: float | None = None
     """In the currency of `prices`; None without prices. An attempt that broke off after it was sent counts at its worst case, since
     it may have been billed."""
+    saved: float | None = None
+    """What the tokens in the provider's cache cost less than others; None without prices."""
 
 
 @dataclass
@@ -100,11 +102,12 @@ class Meter:
     estimated: int = 0
     cost: float = 0.0
     reserved: float = 0.0
+    saved: float = 0.0
 
     def usage(self) -> Usage:
         n_input, n_output, n_cached = self.tokens
-        cost = self.cost if self.prices is not None else None
-        return Usage(self.requests, self.retries, self.failed, n_input, n_output, n_cached, self.estimated, cost)
+        cost, saved = (self.cost, self.saved) if self.prices is not None else (None, None)
+        return Usage(self.requests, self.retries, self.failed, n_input, n_output, n_cached, self.estimated, cost, saved)
 
     def price(self, tokens: Tokens) -> float:
         return self.prices.cost(tokens.input, tokens.output, tokens.cached) if self.prices is not None else 0.0
@@ -133,6 +136,7 @@ class Meter:
             self.tokens[place] += n
         self.estimated += tokens.estimated
         self.cost += self.price(tokens)
+        self.saved += self.price(Tokens(tokens.input, tokens.output)) - self.price(tokens)
 
     def count_lost(self, worst: Tokens) -> None:
         """An attempt that broke off after it was sent: it may have been billed, so its worst case is."""

@@ -15,6 +15,7 @@ from .cells import Cell
 from .intervals import difference, statistic
 from .prepare import Prepared, TaskData
 from .scoring import Metric, item_values, judge, judge_runs
+from .stage_log import group_record
 from .store import RunStore
 from .work import Counts, added
 
@@ -40,16 +41,20 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
 
     records: per metric one record for each seed, and one with seed null: over all seeds the mean, with an interval over items and seeds
     and counts that are sums. A method that needs no labels runs once and has the latter alone.
+    groups: per method and label budget, over its seeds: the tokens planned from a cold start, computed and naive, and what each stage
+    of its retriever did.
     estimator: how answers were found, null without a language model; n_lost: unanswered since an endpoint failed (try them again).
     best: per task, label budget and metric the leading method, and those whose paired 95 % interval against it includes 0.
     """
     finished = store.finished()
     records: list[dict[str, Any]] = []
     leaders: list[dict[str, Any]] = []
+    totals: list[dict[str, Any]] = []
     for name, data in prepared.tasks.items():
         groups = _groups(prepared, store, finished, name)
         for group in groups:
             records += _records(prepared, data, group, finished[group.cells[0].key][0].get("estimator"))
+            totals.append(group_record(group.cells[0].as_dict(), [finished[cell.key][0] for cell in group.cells], group.runs))
         for metric in data.metrics:
             leaders += _leaders(prepared, data, metric, groups)
     cells = [{**cell.as_dict(), **finished[cell.key][0]} for cell in prepared.cells if cell.key in finished]
@@ -60,6 +65,7 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
         "tasks": {name: _task(data) for name, data in prepared.tasks.items()},
         "metrics": {name: _metric(metric) for data in prepared.tasks.values() for name, metric in data.metrics.items()},
         "records": records,
+        "groups": totals,
         "cells": cells,
         "best": leaders,
         "thresholds": _thresholds(prepared, records),

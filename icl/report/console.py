@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .stages import stage_lines
+
 Record = Mapping[str, Any]
 Key = tuple[str | None, str]
 """(model, method)"""
@@ -46,6 +48,7 @@ def _task(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, data
             yield _metric(results, task, name, metric)
     if records:
         yield _costs(results, timing, task, records)
+        yield stage_lines(results, task)
     if data:
         yield list(data)
 
@@ -121,25 +124,34 @@ def _costs(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, rec
     """What each method read and took, over all budgets and seeds, and what it could not do. Counts that are all 0 are left out."""
     keys = _keys(records)
     heads = ["all label budgets and seeds", "predictions", "answers by", "not answered", "ties", "shots dropped", "tokens", "without reuse"]
-    heads += ["seconds", "cost"]
+    heads += ["ratio", "from cache", "seconds", "cost"]
     rows = [heads]
     first = records[0]["metric"]
     for key in keys:
         mine = [r for r in records if (r["model"], r["method"]) == key and r["metric"] == first and r["seed"] is None]
         cells = [c for c in results["cells"] if (c["model"], c["method"], c["task"]) == (*key, task)]
         clock = [c for c in timing.get("cells", ()) if (c["model"], c["method"], c["task"]) == (*key, task)]
+        computed, naive = (sum(c[n] or 0 for c in cells) for n in ("tokens_computed", "tokens_naive"))
         rows.append(
             [
                 _title(key, keys),
                 f"{sum(r['n_scored'] + r['n_failed'] for r in mine):,}",
                 ESTIMATORS.get(mine[0].get("estimator") or "", "") if mine else "",
                 *(_count(sum(r[n] for r in mine)) for n in ("n_unanswered", "n_ties", "n_dropped")),
-                *(_count(sum(c[n] or 0 for c in cells)) for n in ("tokens_computed", "tokens_naive")),
+                _count(computed),
+                _count(naive),
+                f"{naive / computed:.1f}" if naive > computed else "",
+                _count(sum(_cached(c) for c in clock)),
                 f"{sum(c['fit_s'] + c['predict_s'] for c in clock):.1f}" if clock else "",
                 _money(sum(c.get("usage", {}).get("cost") or 0.0 for c in clock)),
             ]
         )
     return aligned(rows)
+
+
+def _cached(cell: Mapping[str, Any]) -> int:
+    """Tokens of a cell that were found in a cache: that of scores here, or a provider's."""
+    return int(cell.get("tokens", {}).get("cached") or 0) + int(cell.get("usage", {}).get("cached_tokens") or 0)
 
 
 def _count(n: int) -> str:
@@ -182,7 +194,9 @@ def _total(results: Mapping[str, Any], timing: Mapping[str, Any] | None) -> list
         if usage := timing.get("usage"):
             paid = "" if usage["cost"] is None else f", {usage['cost']:,.4f} paid"
             asked = f"endpoints: {usage['requests']:,} requests ({usage['retries']:,} of them again, {usage['failed']:,} given up)"
-            lines.append(f"{asked}, {usage['input_tokens']:,} tokens read, {usage['output_tokens']:,} written{paid}")
+            cached = f" ({usage['cached_tokens']:,} in the provider's cache)" if usage.get("cached_tokens") else ""
+            saved = f", {usage['saved']:,.4f} saved by its cache" if usage.get("saved") else ""
+            lines.append(f"{asked}, {usage['input_tokens']:,} tokens read{cached}, {usage['output_tokens']:,} written{paid}{saved}")
     return lines
 
 

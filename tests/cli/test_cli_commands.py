@@ -147,6 +147,22 @@ def test_prompt_needs_no_language_model(icl_cli, reviews, monkeypatch):
     assert icl_cli("prompt", "--pool", reviews, "--retriever", "balanced", "--shots", "4", "fine").code == 0
 
 
+def test_prompt_tells_what_each_stage_did(icl_cli, reviews):
+    stages = "[{label: {never: [negative]}}, {bm25: {n: 9}}, {random: {per_query: true}}]"
+    asked = ("prompt", "--pool", reviews, "--retriever", stages, "--shots", "3", "the pasta")
+    answer = icl_cli(*asked, "--trace")
+    assert answer.code == 0, answer.err
+    assert "  label: 48 -> 24, 24 label negative\n  bm25: 24 -> 9, 15 not chosen\n  random: 9 -> 3, 6 not chosen" in answer.err
+    assert "  pack: 0 dropped to fit; 0 of 7 messages are shared" in answer.err
+    assert "stages:" not in icl_cli(*asked).err
+    steps = json.loads(icl_cli(*asked, "--json").out)["steps"]
+    assert [(step["stage"], step["n_in"], step["n_out"]) for step in steps] == [("label", 48, 24), ("bm25", 24, 9), ("random", 9, 3)]
+    assert steps[0]["dropped"] == {"label negative": 24}
+    fixed = json.loads(icl_cli("prompt", "--pool", reviews, "--retriever", "balanced", "--shots", "4", "fine", "--json").out)
+    assert fixed["cache_break"] == len(fixed["messages"]) - 1
+    assert all(d["shared"] for d in fixed["demonstrations"])
+
+
 def test_prompt_with_a_dropped_in_selector(icl_cli, reviews, tmp_path):
     (tmp_path / "plug" / "selectors").mkdir(parents=True)
     (tmp_path / "plug" / "selectors" / "last_rows.py").write_text(

@@ -11,6 +11,8 @@ from icl import suite as suites
 from icl.evaluate import loop
 from icl.evaluate.store import RunStore
 
+STAGES = [{"length": {"at_most": 6}}, {"bm25": {"n": 9}}, {"random": {"per_query": True}}]
+
 KINDS = {
     "classify": {"label": "label"},
     "choose": {"input": "question", "label": "right", "choices": "options"},
@@ -171,3 +173,34 @@ def test_methods_that_embed(model, tmp_path):
     assert "diversity" in run.table()
     pool = {e.uid for e in icl.Task.load(what["tasks"][0]["train"], test=what["tasks"][0]["test"]).train}
     assert all(len(set(p.demonstrations) & pool) == 2 for p in run.predictions("knn-2"))
+
+
+def test_what_each_stage_did_and_the_tokens_are_added_up_per_method_and_budget(model, tmp_path, no_encoder):
+    few = {"few_shot": {"retriever": STAGES, "shots": 3}}
+    run = icl.run(suite(model, "classify", ["majority", "zero_shot", few], seeds=2), tmp_path / "out")
+    groups = {(g["method"], g["budget"]): g for g in run.document["groups"]}
+    assert set(groups) == {("majority", 4), ("majority", "all"), ("zero_shot", None), ("few_shot", 4), ("few_shot", "all")}
+    for (method, budget), group in groups.items():
+        cells = [c for c in run.document["cells"] if (c["method"], c["budget"]) == (method, budget)]
+        assert group["runs"] == len(cells)
+        for key in ("tokens_computed", "tokens_naive"):
+            assert group[key] == (None if method == "majority" else sum(c[key] for c in cells))
+    assert groups["zero_shot", None]["stages"] == groups["majority", "all"]["stages"] == []
+    stages = groups["few_shot", "all"]["stages"]
+    predictions = [p for seed in (0, 1) for p in run.predictions("few_shot", budget="all", seed=seed)]
+    assert [s["stage"] for s in stages] == ["length", "bm25", "random"]
+    assert all(s["n_queries"] == len(predictions) == 80 for s in stages)
+    assert stages[0]["n_in"] == 80 * 30
+    assert stages[-1]["n_out"] == sum(len(p.demonstrations) for p in predictions)
+    assert stages[-1]["n_changed"] == sum(p.steps[-1].n_changed for p in predictions) > 0
+    assert all(s["n_in"] - s["n_out"] == sum(s["dropped"].values()) for s in stages)
+    line = next(line for line in run.table().splitlines() if line.startswith("few_shot: all 30.0 > length"))
+    assert "brought forward" in line
+    cost = next(
+        line
+        for line in run.table().splitlines()
+        if line.startswith("few_shot ") and "80" not in line.split()[0] and "." in line and "[" not in line
+    )
+    whole = [g for g in run.document["groups"] if g["method"] == "few_shot"]
+    ratio = sum(g["tokens_naive"] for g in whole) / sum(g["tokens_computed"] for g in whole)
+    assert f" {ratio:.1f} " in cost
