@@ -12,6 +12,7 @@ from ..protocols import LanguageModel
 from ..readout import read_answer, read_label
 from ..values import Example, LabelScores, Prediction, Prompt, canonical_json
 from ._labels import unscored
+from ._windows import gathered, spread
 
 if TYPE_CHECKING:
     from ..prompt import BoundTemplate
@@ -102,10 +103,13 @@ def score(lm: LanguageModel, prompts: Sequence[Prompt], continuations: Sequence[
     """The raw scores of each prompt's continuations; Lost for what an endpoint gave none for."""
     if not prompts:
         return []
+    contexts, wanted = spread(prompts, continuations)
     if isinstance(lm, SingleItemsMayFail):
-        found = _done(len(prompts), lambda: lm.scores(prompts, continuations))
-        return [each if isinstance(each, LabelScores | Lost) else Lost(each.why, each.lost) for each in found]
-    return list(lm.score(prompts, continuations))
+        answers = _done(len(contexts), lambda: lm.scores(contexts, wanted))
+        found = [each if isinstance(each, LabelScores | Lost) else Lost(each.why, each.lost) for each in answers]
+    else:
+        found = list(lm.score(contexts, wanted))
+    return gathered(prompts, found)
 
 
 def _done(n: int, call: Callable[[], Sequence[Any]]) -> list[Any]:
