@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,8 @@ from ..values import KINDS as ALL_KINDS
 from ..values import Example, Kind
 from ._common import inputs_of, kind_of, label_order
 from ._folder import INDEX, ROWS, TEMPLATE_FILE, read_rows
+from ._long_input import LongInputSettings, long_input_of
+from ._windows import WindowSettings, windows_of
 
 if TYPE_CHECKING:
     from ..prompt import Template
@@ -45,6 +47,13 @@ class Settings(BaseModel):
         1, ge=1, description="Texts to write per prompt; with several, labels are read out of them and their shares are the probabilities."
     )
     temperature: float = Field(0.7, gt=0, description="Of the samples, where there are several.")
+    windows: WindowSettings | Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None,
+        description="Demonstrations in several windows: a number, auto (as many as show all of them), or settings; default: one prompt.",
+    )
+    long_input: LongInputSettings | Literal["refuse", "slide", "head_tail", "truncate"] = Field(
+        "refuse", description="What is done with an input that no prompt can hold; by default the item is unscored, with the reason."
+    )
     encoder: str | None = Field(None, description="A sentence encoder; default: the suite's.")
 
 
@@ -77,6 +86,12 @@ class FewShot:
     """More than 1: so many texts are written per prompt and vote; the shares of the votes are the probabilities of labels."""
     temperature: float = 0.7
     """Of the samples, where there are several."""
+    windows: int | str | Mapping[str, Any] | None = None
+    """Demonstrations in several windows: a number, `auto` (as many as show all of them), or `{n: 4, combine: product}` (`mixture`,
+    `parallel`). Default: one prompt, from which demonstrations are dropped that do not fit."""
+    long_input: str | Mapping[str, Any] = "refuse"
+    """An input that no prompt can hold: `refuse` (unscored, with the reason), `slide`, `head_tail`, `truncate`, or `{how: slide, pool: max,
+    overlap: 0.25, field: text}`."""
     words: Mapping[str, Sequence[str]] | None = None
     """Label -> its words, instead of the template's."""
     kind: Kind | None = None
@@ -104,6 +119,11 @@ class FewShot:
                 problems.append(
                     Problem(f"there is no {field} named {getattr(self, field)!r}", suggest(str(getattr(self, field)), known), field=field)
                 )
+        for check, value in ((windows_of, self.windows), (long_input_of, self.long_input)):
+            try:
+                check(value)
+            except InputError as error:
+                problems += error.problems
         if problems:
             raise InputError(problems)
 
