@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from ..errors import InputError, Problem
 from ..values import Spec
 from ._common import encoder_state
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 SETTINGS = (
     "order", "shots", "readout", "calibration", "format", "max_tokens", "seed", "max_new_tokens", "tokenizer", "samples", "temperature",
+    "windows", "long_input",
 )  # fmt: skip
 
 
@@ -50,6 +53,8 @@ def prompt_state(method: FewShot, bound: BoundTemplate, model: ModelHandle, inde
 
 def _plain(value: Any) -> Any:
     """A component as JSON data."""
+    if isinstance(value, BaseModel):
+        return value.model_dump()
     if isinstance(value, Spec):
         return {value.name: dict(value.settings)}
     if isinstance(value, Path):
