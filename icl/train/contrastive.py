@@ -1,0 +1,107 @@
+"""An encoder tuned so that texts of one label are near and texts of different labels are not: SetFit's first step, without its pairs.
+
+SetFit (Tunstall et al. 2022, https://arxiv.org/abs/2209.11055) draws pairs of texts and encodes both of each. Here every text of a batch is
+encoded once and all pairs of the batch count, by the supervised contrastive loss (Khosla et al. 2020,
+https://arxiv.org/abs/2004.11362, L_out), so that a step on n texts sees n² pairs for n encodings, and memory is that of a batch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..seeds import rng_for, seed_for
+from .encoder import train_encoder
+
+if TYPE_CHECKING:
+    import torch
+
+FEWEST_STEPS, MOST_STEPS = 24, 1000
+PASSES = 2
+"""How often each text is seen where the pool is large enough for more than the fewest steps."""
+
+
+def n_steps_for(n: int, batch: int) -> int:
+    """Steps for a pool of n texts."""
+    return min(max(FEWEST_STEPS, round(PASSES * n / batch)), MOST_STEPS)
+
+
+def tune(
+    model: Any, texts: Sequence[str], labels: Sequence[str], *, batch: int, steps: int, learning_rate: float, temperature: float, seed: int
+) -> list[float]:
+    """Train the encoder in place; the loss of every step.
+
+    model: one of `icl.retrieve.encoders.model_in`. A text that is the only one of its label in a batch is put in twice: dropout makes
+    two views of it (Gao et al. 2021, https://arxiv.org/abs/2104.08821).
+    """
+    import torch
+
+    numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+
+    def loss(rows: Sequence[int]) -> torch.Tensor:
+        vectors = torch.nn.functional.normalize(model.module(model.features([texts[i] for i in rows]))["sentence_embedding"], dim=1)
+        targets = torch.tensor([numbers[labels[i]] for i in rows], device=vectors.device)
+        return contrastive_loss(vectors, targets, temperature)
+
+    chosen = list(batches(labels, batch, steps, seed))
+    return train_encoder(
+        model.module, chosen, loss, learning_rate=learning_rate, seed=seed_for(seed, "contrastive"), what="Tuning the encoder"
+    )
+
+
+def contrastive_loss(vectors: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Khosla et al. 2020, equation 2 (L_out), for unit vectors (n, d) and their labels (n,): a scalar.
+
+    -1/|P(i)| Σ_{p in P(i)} log( exp(z_i·z_p/τ) / Σ_{a≠i} exp(z_i·z_a/τ) ), averaged over the texts i that have others of their label (P(i)).
+    """
+    import torch
+
+    itself = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+    scores = (vectors @ vectors.T / temperature).masked_fill(itself, float("-inf"))
+    log_shares = (scores - scores.logsumexp(dim=1, keepdim=True)).masked_fill(itself, 0.0)
+    same = (targets[:, None] == targets[None]) & ~itself
+    n_same = same.sum(dim=1)
+    return -((log_shares * same).sum(dim=1)[n_same > 0] / n_same[n_same > 0]).mean()
+
+
+def batches(labels: Sequence[str], size: int, steps: int, seed: int) -> list[list[int]]:
+    """Positions of the texts of each step, at least two of each label that is in it, from as many labels as there is room for.
+
+    The texts of a label, and the labels where there are too many, are dealt from a shuffled deck, so that all come up equally often.
+    """
+    generator = rng_for(seed, "contrastive")
+    rows: dict[str, list[int]] = {}
+    for i, label in enumerate(labels):
+        rows.setdefault(label, []).append(i)
+    decks = {label: _Deck(of, generator) for label, of in rows.items()}
+    names = _Deck(list(rows), generator)
+    n_labels = min(len(rows), max(1, size // 2))
+    result = []
+    for _ in range(steps):
+        step: list[int] = []
+        for label in names.deal(n_labels):
+            each = max(2, size // n_labels)
+            dealt = decks[label].deal(min(each, len(rows[label])))
+            step += dealt * 2 if len(dealt) == 1 else dealt
+        result.append(step)
+    return result
+
+
+class _Deck:
+    """Deals without repeats within a hand; shuffled again when it runs out."""
+
+    def __init__(self, cards: Sequence[Any], generator: random.Random) -> None:
+        self.cards, self.generator = list(cards), generator
+        self.left: list[Any] = []
+
+    def deal(self, n: int) -> list[Any]:
+        """n different cards, n at most as many as there are."""
+        hand = self.left[:n]
+        self.left = self.left[n:]
+        if len(hand) < n:
+            fresh = self.generator.sample(self.cards, len(self.cards))
+            more = [card for card in fresh if card not in hand][: n - len(hand)]
+            self.left = [card for card in fresh if card not in more]
+            hand += more
+        return hand

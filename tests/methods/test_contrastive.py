@@ -1,0 +1,130 @@
+"""The contrastive loss against its sums, the batches it sees, and that tuning brings the texts of a label together."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from icl.errors import InputError
+from icl.methods._heads import CENTRES, fit_head, load_head, save_head
+from icl.train.contrastive import FEWEST_STEPS, MOST_STEPS, batches, contrastive_loss, n_steps_for, tune
+
+
+def unit(n, d, seed=0):
+    vectors = torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.nn.functional.normalize(vectors, dim=1)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_the_loss_is_that_of_the_paper(temperature):
+    z, labels = unit(7, 5), [0, 0, 1, 1, 1, 2, 0]  # one text has no other of its label
+    terms = []
+    for i in range(7):
+        same = [p for p in range(7) if p != i and labels[p] == labels[i]]
+        if same:
+            below = sum(math.exp(float(z[i] @ z[a]) / temperature) for a in range(7) if a != i)
+            terms.append(-sum(math.log(math.exp(float(z[i] @ z[p]) / temperature) / below) for p in same) / len(same))
+    assert float(contrastive_loss(z, torch.tensor(labels), temperature)) == pytest.approx(sum(terms) / 6)
+
+
+def test_every_step_has_pairs_of_each_label_and_all_texts_come_up():
+    labels = ["a"] * 20 + ["b"] * 3 + ["c"]
+    steps = batches(labels, 12, 30, seed=1)
+    assert steps == batches(labels, 12, 30, seed=1) != batches(labels, 12, 30, seed=2)
+    for step in steps:
+        assert [sum(labels[i] == name for i in step) for name in "abc"] == [4, 3, 2]  # the lonely one stands twice
+        assert len({i for i in step if labels[i] == "a"}) == 4
+    times = [sum(i in step for step in steps) for i in range(20)]
+    assert max(times) - min(times) <= 1
+
+
+def test_more_labels_than_a_step_has_room_for():
+    labels = [str(i // 3) for i in range(90)]  # 30 labels of 3
+    steps = batches(labels, 16, 60, seed=0)
+    assert all(len(step) == 16 and len({labels[i] for i in step}) == 8 for step in steps)
+    times = [sum(name in {labels[i] for i in step} for step in steps) for name in dict.fromkeys(labels)]
+    assert max(times) - min(times) <= 1
+
+
+def test_steps_grow_with_the_pool_and_not_without_end():
+    assert n_steps_for(8, 32) == FEWEST_STEPS
+    assert n_steps_for(3200, 32) == 200
+    assert n_steps_for(10**7, 32) == MOST_STEPS
+
+
+def test_tuning_brings_texts_of_a_label_together(encoder_folder):
+    from icl.retrieve.encoders import model_in
+
+    texts = [f"{a} {word}" for word in ("good", "fine", "nice", "bad", "poor", "awful") for a in ("the film is", "a", "it was so")]
+    labels = ["+" if t.split()[-1] in ("good", "fine", "nice") else "-" for t in texts]
+
+    def separation(model):
+        vectors = model.encode(texts, lambda n=1: None)
+        cosines, same = vectors @ vectors.T, np.equal.outer(labels, labels)
+        return float(cosines[same].mean() - cosines[~same].mean())
+
+    options = {"batch": 12, "steps": 30, "learning_rate": 3e-3, "temperature": 0.1, "seed": 0}
+    state = torch.get_rng_state()
+    model, again = model_in(encoder_folder), model_in(encoder_folder)
+    before = separation(model)
+    losses = tune(model, texts, labels, **options)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.3
+    assert separation(model) > before + 0.3
+    assert tune(again, texts, labels, **options) == losses
+    assert not model.module.training
+
+
+@pytest.mark.parametrize("kind", ["logistic", "kernel", "knn"])
+def test_heads_learn_and_are_saved_whole(tmp_path, kind):
+    generator = np.random.default_rng(0)
+    centres = unit(3, 16, seed=3).numpy()
+    targets = generator.integers(0, 3, 240)
+    vectors = centres[targets] + generator.standard_normal((240, 16)) * 0.12
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    head = fit_head(kind, vectors[:120], targets[:120].tolist(), 3)
+    shares = head.shares(vectors[120:])
+    assert shares.sum(axis=1) == pytest.approx(np.ones(120))
+    assert (shares.argmax(axis=1) == targets[120:]).mean() > 0.95
+    assert np.array_equal(np.concatenate([head.shares(v[None]) for v in vectors[120:140]]), shares[:20])  # whatever stands beside it
+    save_head(head, tmp_path / "head.safetensors")
+    assert np.array_equal(load_head(tmp_path / "head.safetensors", kind, 3).shares(vectors[120:]), shares)
+
+
+def test_the_kernel_separates_what_no_line_does():
+    """Labels by the sign of x·y: the kernel head follows, the linear one is at chance."""
+    generator = np.random.default_rng(1)
+    vectors = generator.standard_normal((900, 3)) * [1, 1, 0.1]
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    targets = (vectors[:, 0] * vectors[:, 1] > 0).astype(int)
+    right = {
+        kind: (fit_head(kind, vectors[:600], targets[:600].tolist(), 2).shares(vectors[600:]).argmax(axis=1) == targets[600:]).mean()
+        for kind in ("logistic", "kernel")
+    }
+    assert right["kernel"] > 0.95 > 0.65 > right["logistic"]
+
+
+def test_the_kernel_stays_small_on_a_large_pool():
+    vectors = unit(3 * CENTRES, 8).numpy().astype(np.float32)
+    head = fit_head("kernel", vectors, [i % 2 for i in range(len(vectors))], 2)
+    assert head.arrays["basis"].shape == (CENTRES, CENTRES)
+
+
+def test_an_encoder_without_weights_is_refused():
+    from icl.methods.contrastive import Contrastive, Settings
+    from icl.values import Example
+
+    class Elsewhere:
+        name = fingerprint = "elsewhere"
+        dimensions = 2
+
+        def encode(self, texts):
+            return np.tile(np.array([[1, 0]], dtype=np.float32), (len(texts), 1))
+
+        def cut(self, texts):
+            return [False] * len(texts)
+
+    rows = [Example(f"{i}-0", {"text": str(i)}, "ab"[i % 2]) for i in range(4)]
+    with pytest.raises(InputError, match="no weights here"):
+        Contrastive(Settings(), Elsewhere()).fit(rows)
