@@ -16,6 +16,7 @@ _WHERE = {
     "Template": "icl.prompt",
     "FewShot": "icl.methods.few_shot",
     "score": "icl.evaluate",
+    "crossover": "icl.evaluate.crossover",
     "run": "icl.suite",
     "compare": "icl.audit",
     "leave_out": "icl.audit",

@@ -200,7 +200,7 @@ def interaction(per_run: Floats) -> float:
     per_run: (r, n_runs) each run's value in r resamples of the items. With a variance a of the items and e of item and run together, a
     run's value varies by (a + e) / n and the mean by (a + e / n_runs) / n, whatever the metric: two equations for e / (n n_runs).
     """
-    n_runs = per_run.shape[1]
+    n_runs = int(per_run.shape[1])
     if n_runs == 1:
         return 0.0
     alone, together = np.nanvar(per_run, axis=0).mean(), np.nanvar(per_run.mean(axis=1))
