@@ -152,10 +152,21 @@ class LabelScores:
     """First token position that is scored, the same for all candidates."""
     straddle: bool = False
     """True if a token crosses the border between context and continuation, so that scoring starts inside the context."""
-    conditioned: Literal["context", "bos", "eos", "encoder"] = "context"
-    """What an empty context was replaced by; `encoder`: the context stands in an encoder, the continuation in a decoder."""
+    conditioned: Literal["context", "bos", "eos", "encoder", "answer"] = "context"
+    """What an empty context was replaced by; `encoder`: the context stands in an encoder, the continuation in a decoder; `answer`: a channel
+    prompt, where each candidate is a context of its own and the sum is that of the query's text behind it."""
     parts: tuple[tuple[float, ...], ...] = ()
     """Where the scores of several prompts were combined into `sums`: the sums of each."""
+    first: tuple[float, ...] = ()
+    """Per candidate the log-likelihood of its first token alone, in nats; empty where it is not known."""
+    first_of: tuple[int, ...] = ()
+    """Per candidate the position of the first one that begins with the same token: its own, or that of an earlier candidate."""
+    premise: tuple[float, ...] = ()
+    """Per candidate its sum after nothing at all, where the read-out `pmi` was asked for."""
+    domain_premise: tuple[float, ...] = ()
+    """The same after the domain premise, where `pmi_domain` was asked for."""
+    groups: tuple[tuple[int, ...], ...] = ()
+    """Per answer the positions of its candidates; empty where every answer has one, in the same order."""
 
 
 @dataclass(slots=True)

@@ -228,7 +228,7 @@ def to_json(prediction: Prediction) -> str:
     value = {f.name: getattr(prediction, f.name) for f in dataclasses.fields(Prediction)}
     value = {name: part for name, part in value.items() if part is not None and part != () and part is not False and part != 0}
     if prediction.scores is not None:
-        value["scores"] = {name: part for name, part in dataclasses.asdict(prediction.scores).items() if name != "parts" or part}
+        value["scores"] = {name: part for name, part in dataclasses.asdict(prediction.scores).items() if part != ()}
     if prediction.probabilities is not None:
         value["probabilities"] = {str(label): float(p) for label, p in prediction.probabilities.items()}
     return json.dumps(value, separators=(",", ":"))
@@ -239,7 +239,8 @@ def from_json(text: str) -> Prediction:
     value: dict[str, Any] = {"answer": None, **json.loads(text)}
     if "scores" in value:
         scores: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value["scores"].items()}
-        value["scores"] = LabelScores(**{**scores, "parts": tuple(map(tuple, scores.get("parts", ())))})
+        nested = {name: tuple(map(tuple, scores.get(name, ()))) for name in ("parts", "groups")}
+        value["scores"] = LabelScores(**{**scores, **nested})
     for name in ("candidates", "demonstrations"):
         value[name] = tuple(value.get(name, ()))
     value["steps"] = tuple(Step(*step) for step in value.get("steps", ()))

@@ -20,6 +20,7 @@ from .decoder_check import SharingExamined, decoder_start, end_ids, examine_shar
 from .decoder_rows import DecoderRow, Ids, continuation_values, decoder_rows, first_values, open_prompts, plain_value, write
 from .decoding import Ending, Writer
 from .encoding import Context, encoded_contexts
+from .firsts import first_of, first_tokens
 from .limits import Limits, is_out_of_memory
 from .score_cache import ScoreCache
 from .tokenizer import from_transformers
@@ -132,9 +133,14 @@ class Seq2SeqModel:
         """
         prompts, asked = self._tokens(contexts, continuations)
         self.totals.naive += self._n_naive(prompts, asked)
-        values = self._values(_jobs(prompts, asked))
+        values = self._values(self._jobs(prompts, asked))
         return [
-            _label_scores(texts, ids, [values[prompt, one] for one in ids], len(self.first))
+            _label_scores(
+                texts,
+                ids,
+                {one: value for one in (*ids, *first_tokens(ids)) if (value := values.get((prompt, one))) is not None},
+                len(self.first),
+            )
             for prompt, texts, ids in zip(prompts, continuations, asked, strict=True)
         ]
 
@@ -145,7 +151,15 @@ class Seq2SeqModel:
     def plan(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> TokenCounts:
         """Tokens that `score` would compute, without computing them: those of the encoder and of the decoder."""
         prompts, asked = self._tokens(contexts, continuations)
-        return TokenCounts(self._n_computed(_jobs(prompts, asked)), self._n_naive(prompts, asked))
+        return TokenCounts(self._n_computed(self._jobs(prompts, asked)), self._n_naive(prompts, asked))
+
+    def _jobs(self, prompts: Sequence[Ids], asked: Sequence[Sequence[Ids]]) -> list[Job]:
+        """Equal prompts together, each of their continuations once, with their first tokens where those cost no pass of their own."""
+        together: dict[Ids, dict[Ids, None]] = {}
+        for prompt, found in zip(prompts, asked, strict=True):
+            firsts = () if self.examined.path == "single" else first_tokens(found)
+            together.setdefault(prompt, {}).update(dict.fromkeys((*found, *firsts)))
+        return [Job(prompt, tuple(found), tuple(decoder_rows(tuple(found)))) for prompt, found in together.items()]
 
     def _n_naive(self, prompts: Sequence[Ids], asked: Sequence[Sequence[Ids]]) -> int:
         return sum(len(p) + len(self.first) + len(ids) - 1 for p, found in zip(prompts, asked, strict=True) for ids in found if ids)
@@ -325,22 +339,17 @@ def _uniform(seed: int, prompt: Ids, number: int, temperature: float) -> random.
     return rng_for(seed, "sample", digest(list(prompt)), number) if temperature else None
 
 
-def _jobs(prompts: Sequence[Ids], asked: Sequence[Sequence[Ids]]) -> list[Job]:
-    """Equal prompts together, each of their continuations once."""
-    together: dict[Ids, dict[Ids, None]] = {}
-    for prompt, found in zip(prompts, asked, strict=True):
-        together.setdefault(prompt, {}).update(dict.fromkeys(found))
-    return [Job(prompt, tuple(found), tuple(decoder_rows(tuple(found)))) for prompt, found in together.items()]
-
-
-def _label_scores(texts: Sequence[str], ids: Sequence[Ids], sums: Sequence[float], start: int) -> LabelScores:
+def _label_scores(texts: Sequence[str], ids: Sequence[Ids], values: Mapping[Ids, float], start: int) -> LabelScores:
     shown = [text.lstrip() for text in texts]
+    firsts = tuple(values[one[:1]] for one in ids if one[:1] in values)
     return LabelScores(
         candidates=tuple(texts),
-        sums=tuple(sums),
+        sums=tuple(values[one] for one in ids),
         n_tokens=tuple(map(len, ids)),
         n_bytes=tuple(len(text.encode("utf-8", "surrogatepass")) for text in shown),
         n_chars=tuple(map(len, shown)),
         start=start,
         conditioned="encoder",
+        first=firsts if len(firsts) == len(ids) else (),
+        first_of=first_of([one[:1] for one in ids]) if len(firsts) == len(ids) else (),
     )

@@ -24,7 +24,9 @@ Sums = dict[tuple[int, int], float]
 
 def n_naive(items: Sequence[Item]) -> int:
     """Tokens of one forward pass per continuation over its whole prompt."""
-    return sum(len(item.prefix) + len(ids) - 1 for item in items for ids in item.continuations if ids)
+    return sum(
+        len(item.prefix) + len(ids) - 1 for item in items for ids in item.continuations[: len(item.continuations) - item.n_extra] if ids
+    )
 
 
 @dataclass
@@ -177,8 +179,8 @@ class Scoring:
         items = rows[0].items
         if len(items) > 1:
             return [pack(half, self.limits.row_tokens) for half in (items[: len(items) // 2], items[len(items) // 2 :])]
-        if len({read.continuation for read in rows[0].reads}) > 1:
-            return [[row] for row in pack_apart(items)]
+        if len(apart := pack_apart(items)) > 1:
+            return [[row] for row in apart]
         raise self._too_large(len(rows[0]))
 
     def _too_large(self, n_tokens: int) -> IclError:

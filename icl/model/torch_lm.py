@@ -18,6 +18,7 @@ from .conditions import conditions
 from .constraint import Choices, Rule, grammar_maker, rules
 from .decoding import Constraint, Ending
 from .encoding import Context, encoded_contexts, encoded_splits
+from .firsts import first_of, first_tokens
 from .limits import Limits
 from .score_cache import ScoreCache, cached_group, text_key
 from .scoring import Scoring, n_naive
@@ -235,11 +236,17 @@ class TorchModel:
 
 
 def _items(splits: Sequence[Split]) -> list[Item]:
-    return [Item(i, found.prefix, found.continuations) for i, found in enumerate(splits)]
+    extra = [first_tokens(found.continuations) for found in splits]
+    return [
+        Item(i, found.prefix, (*found.continuations, *firsts), n_extra=len(firsts))
+        for i, (found, firsts) in enumerate(zip(splits, extra, strict=True))
+    ]
 
 
 def _label_scores(i: int, found: Split, texts: Sequence[str], totals: Mapping[tuple[int, int], float]) -> LabelScores:
     shown = [text.lstrip() for text in texts]
+    asked = (*found.continuations, *first_tokens(found.continuations))
+    firsts = {ids[0]: totals.get((i, number), 0.0) for number, ids in enumerate(asked) if len(ids) == 1}
     return LabelScores(
         candidates=tuple(texts),
         sums=tuple(totals.get((i, number), 0.0) for number in range(len(texts))),
@@ -249,6 +256,8 @@ def _label_scores(i: int, found: Split, texts: Sequence[str], totals: Mapping[tu
         start=len(found.prefix),
         straddle=found.straddle,
         conditioned=found.conditioned,
+        first=tuple(firsts[ids[0]] for ids in found.continuations),
+        first_of=first_of([ids[0] for ids in found.continuations]),
     )
 
 

@@ -7,7 +7,7 @@ In that order one number per token, `end` (one past its last descendant), says w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .boundary import common_length
 
@@ -24,6 +24,8 @@ class Item:
     continuations: tuple[tuple[int, ...], ...]
     owners: tuple[tuple[int, int], ...] | None = None
     """Whose continuations they are, (item, continuation), where they are not simply this item's own."""
+    n_extra: int = 0
+    """How many of the continuations, the last ones, are single tokens that others begin with: read along with those, at no cost."""
 
     @property
     def owned(self) -> Sequence[tuple[int, int]]:
@@ -148,12 +150,16 @@ def pack_apart(items: Sequence[Item]) -> list[Row]:
     """One row per continuation, nothing shared: the plain path, for models whose attention a mask cannot steer."""
     rows = []
     for item in items:
-        for number, ids in enumerate(item.continuations):
+        n_own = len(item.continuations) - item.n_extra
+        extra = {item.continuations[place]: place for place in range(n_own, len(item.continuations))}
+        base = len(item.prefix) - 1
+        for number, ids in enumerate(item.continuations[:n_own]):
+            along = extra.pop(ids[:1], None)
+            places = [number] if along is None else [number, along]
             tokens = [*item.prefix, *ids[:-1]]
             n = len(tokens)
-            base = len(item.prefix) - 1
-            reads = [Read(base + offset, target, item.index, number) for offset, target in enumerate(ids)]
-            rows.append(Row(tokens, list(range(n)), [n] * n, reads, [item]))
+            reads = [Read(base + at, target, *item.owned[p]) for p in places for at, target in enumerate(item.continuations[p])]
+            rows.append(Row(tokens, list(range(n)), [n] * n, reads, [replace(item.part(places), n_extra=len(places) - 1)]))
     return rows
 
 

@@ -53,7 +53,8 @@ def with_capabilities(model: RemoteModel, probed: RemoteModel) -> RemoteModel:
 def same(remote: LabelScores, local: LabelScores) -> None:
     assert remote.candidates == local.candidates
     assert remote.sums == pytest.approx(local.sums, abs=1e-4)
-    for name in ("n_tokens", "n_bytes", "n_chars", "start", "straddle", "conditioned"):
+    assert remote.first == pytest.approx(local.first, abs=1e-4)
+    for name in ("n_tokens", "n_bytes", "n_chars", "start", "straddle", "conditioned", "first_of"):
         assert getattr(remote, name) == getattr(local, name), name
 
 

@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 from ...endpoint.wire import Broken
 from ...values import LabelScores
 from ..boundary import Split
+from ..firsts import first_of
 from .shapes import Echo, choices, echo_of, ends
 from .values import Failed
 
 
 def label_scores(
     texts: Sequence[str],
-    sums: Sequence[float],
-    n_tokens: Sequence[int],
+    values: Sequence[Sequence[float]],
+    beginnings: Sequence[Hashable],
     *,
     start: int,
     straddle: bool = False,
     conditioned: Literal["context", "bos", "eos"] = "context",
 ) -> LabelScores:
-    """The contract's value: bytes and characters are those of the continuations without leading white space."""
+    """The contract's value: bytes and characters are those of the continuations without leading white space.
+
+    values: per continuation the log-probabilities of its tokens. beginnings: its first token.
+    """
     shown = [text.lstrip() for text in texts]
     return LabelScores(
         candidates=tuple(texts),
-        sums=tuple(sums),
-        n_tokens=tuple(n_tokens),
+        sums=tuple(map(sum, values)),
+        n_tokens=tuple(map(len, values)),
         n_bytes=tuple(len(text.encode("utf-8", "surrogatepass")) for text in shown),
         n_chars=tuple(len(text) for text in shown),
         start=start,
         straddle=straddle,
         conditioned=conditioned,
+        first=tuple(each[0] for each in values),
+        first_of=first_of(beginnings),
     )
 
 
 def ids_reader(
     sequences: Sequence[tuple[int, ...]], start: int, decode: Callable[[Sequence[int]], str] | None
-) -> Callable[[Any], list[float]]:
-    """Reads the sums over each sequence's tokens from `start` on out of an answer to these token ids.
+) -> Callable[[Any], list[list[float]]]:
+    """Reads the log-probabilities of each sequence's tokens from `start` on out of an answer to these token ids.
 
     decode: where this server's tokens are known to spell texts, what comes back is compared with what was sent.
     """
 
-    def read(data: Any) -> list[float]:
-        return [_sum(echo_of(choice), ids, start, decode) for choice, ids in zip(choices(data, len(sequences)), sequences, strict=True)]
+    def read(data: Any) -> list[list[float]]:
+        return [_own(echo_of(choice), ids, start, decode) for choice, ids in zip(choices(data, len(sequences)), sequences, strict=True)]
 
     return read
 
 
-def _sum(echo: Echo, ids: tuple[int, ...], start: int, decode: Callable[[Sequence[int]], str] | None) -> float:
+def _own(echo: Echo, ids: tuple[int, ...], start: int, decode: Callable[[Sequence[int]], str] | None) -> list[float]:
     if len(echo.tokens) < len(ids):
         raise Broken(f"{len(echo.tokens)} tokens came back, {len(ids)} were sent")
     if echo.ids and echo.ids[1 : len(ids)] != ids[1:]:
@@ -58,18 +64,18 @@ def _sum(echo: Echo, ids: tuple[int, ...], start: int, decode: Callable[[Sequenc
         sent = decode(ids[start:])
         if "\ufffd" not in sent and own.strip() != sent.strip():
             raise Broken("the tokens that came back are not those that were sent")
-    return _total(echo.logprobs[start : len(ids)])
+    return _whole(echo.logprobs[start : len(ids)])
 
 
-def _total(values: Sequence[float | None]) -> float:
+def _whole(values: Sequence[float | None]) -> list[float]:
     if not values or any(value is None for value in values):
         raise Broken("a token of the continuation has no log-probability")
-    return sum(value for value in values if value is not None)
+    return [value for value in values if value is not None]
 
 
-def split_scores(found: Split, texts: Sequence[str], sums: Sequence[float]) -> LabelScores:
-    n_tokens = [len(ids) for ids in found.continuations]
-    return label_scores(texts, sums, n_tokens, start=len(found.prefix), straddle=found.straddle, conditioned=found.conditioned)
+def split_scores(found: Split, texts: Sequence[str], values: Sequence[Sequence[float]]) -> LabelScores:
+    beginnings = [ids[0] for ids in found.continuations]
+    return label_scores(texts, values, beginnings, start=len(found.prefix), straddle=found.straddle, conditioned=found.conditioned)
 
 
 def text_reader(texts: Sequence[str]) -> Callable[[Any], list[tuple[Echo, str]]]:
@@ -79,7 +85,7 @@ def text_reader(texts: Sequence[str]) -> Callable[[Any], list[tuple[Echo, str]]]
         pairs = [(echo_of(choice), text) for choice, text in zip(choices(data, len(texts)), texts, strict=True)]
         for echo, text in pairs:
             first, stops = ends(echo, text)
-            _total(echo.logprobs[max(first, 1) : first + len(stops)] or [0.0])
+            _whole(echo.logprobs[max(first, 1) : first + len(stops)] or [0.0])
         return pairs
 
     return read
@@ -99,10 +105,10 @@ def text_scores(context: str, continuations: Sequence[str], echoes: Sequence[tup
     if n + first == 0:
         return Failed("an empty context has no token to start from on this server (give the model's tokenizer=)")
     at = shared[n - 1][1] if n else 0
-    sums = [_total(echo.logprobs[own + n : own + len(stops)]) for (echo, _), (own, stops) in zip(echoes, spelling, strict=True)]
-    n_tokens = [len(stops) - n for _, stops in spelling]
+    values = [_whole(echo.logprobs[own + n : own + len(stops)]) for (echo, _), (own, stops) in zip(echoes, spelling, strict=True)]
+    beginnings = [echo.tokens[own + n] for (echo, _), (own, _) in zip(echoes, spelling, strict=True)]
     return label_scores(
-        continuations, sums, n_tokens, start=first + n, straddle=at < len(context), conditioned="context" if context else "bos"
+        continuations, values, beginnings, start=first + n, straddle=at < len(context), conditioned="context" if context else "bos"
     )
 
 
@@ -126,4 +132,4 @@ def first_token_scores(continuations: Sequence[str], top: Mapping[str, float]) -
         clash = next((other for j, other in enumerate(continuations) if j != i and other.startswith(token)), None)
         if clash is not None:
             return Failed(f"{continuations[i]!r} and {clash!r} begin with the same token {token!r}")
-    return label_scores(continuations, [top[token] for token in picked], [1] * len(picked), start=0)
+    return label_scores(continuations, [[top[token]] for token in picked], picked, start=0)
