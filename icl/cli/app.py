@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import compare, doctor, export, index, init, ls, predict, prompt, pull, run, validate
+from . import compare, doctor, export, index, init, ls, predict, prompt, pull, run, train, validate
 from .guard import FINE, INTERRUPTED, guarded
 from .output import say
 
@@ -54,6 +54,7 @@ COMMANDS: tuple[Callable[..., int | None], ...] = (
 for command in COMMANDS:
     app.command(command.__name__)(guarded(command))
 app.add_typer(index.app, name="index")
+app.add_typer(train.app, name="train")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from ..files import Path_, Yaml, packaged, read_yaml
 from ..values import Spec, digest
 from ..weights import CATALOGUE
 from .schema import NEUTRAL_OPTIONS, ModelEntry, Prices, Seeds, Suite, TaskEntry
+
+STAGE_ENCODERS = ("encoder", "base")
+"""Options of selectors that name an encoder: one to search with, one to train from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,16 @@ class LoadedSuite:
     def resolved(self, spec: Spec) -> Spec:
         """A method with the paths among its settings made whole."""
         how = {"path": self.beside, "encoder": self.beside, "template": self.template_path}
-        return Spec(spec.name, {k: how[k](v) if k in how and isinstance(v, str) else v for k, v in spec.settings.items()})
+        settings = {k: how[k](v) if k in how and isinstance(v, str) else v for k, v in spec.settings.items()}
+        return Spec(spec.name, settings | ({"retriever": self._stages(settings["retriever"])} if "retriever" in settings else {}))
+
+    def _stages(self, value: Any) -> Any:
+        """The stages of a retriever with the encoders that they name made whole."""
+        if isinstance(value, list):
+            return [self._stages(part) for part in value]
+        if not isinstance(value, Mapping):
+            return value
+        return {k: self.beside(v) if k in STAGE_ENCODERS and isinstance(v, str) else self._stages(v) for k, v in value.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """The suite with all defaults written out, as JSON values; rows given in memory are left out (the tasks' digests stand for them)."""
@@ -86,6 +98,16 @@ class LoadedSuite:
         value = self.as_dict()
         models = [m if isinstance(m, str) else {k: v for k, v in m.items() if k not in NEUTRAL_OPTIONS} for m in value["models"]]
         return digest({**value, "models": models})
+
+
+def stage_encoders(retriever: Any) -> Iterator[str]:
+    """The encoders that the stages of a retriever name."""
+    parts: Iterable[Any] = retriever if isinstance(retriever, list) else ()
+    if isinstance(retriever, Mapping):
+        yield from (value for key, value in retriever.items() if key in STAGE_ENCODERS and isinstance(value, str))
+        parts = retriever.values()
+    for part in parts:
+        yield from stage_encoders(part)
 
 
 def source_name(source: Any) -> str:

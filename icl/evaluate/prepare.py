@@ -20,7 +20,7 @@ from ..seeds import seed_for
 from ..values import Example, digest
 from .cells import Cell, cells, needs
 from .check import kind_problems, metrics_for
-from .loading import LoadedSuite, MethodEntry, problem_at
+from .loading import LoadedSuite, MethodEntry, problem_at, stage_encoders
 from .manifest import manifest
 from .schema import ModelEntry, TaskEntry
 
@@ -273,6 +273,7 @@ def _encoders(loaded: LoadedSuite) -> dict[str, Encoder]:
         settings = getattr(find("method", entry.spec.name, loaded.plugins).load(), "Settings", None)
         if settings is not None and "encoder" in settings.model_fields:
             names.append(entry.spec.settings.get("encoder") or loaded.suite.encoder)
+            names += stage_encoders(entry.spec.settings.get("retriever"))
     return {name: load_encoder(loaded.beside(name)) for name in dict.fromkeys(names)}
 
 

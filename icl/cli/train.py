@@ -1,0 +1,11 @@
+"""`icl train`: what is trained apart from a suite."""
+
+from __future__ import annotations
+
+import typer
+
+from . import train_retriever
+from .guard import guarded
+
+app = typer.Typer(help="Train what a suite or a method then uses.", no_args_is_help=True, rich_markup_mode=None)
+app.command("retriever")(guarded(train_retriever.retriever))
