@@ -1,21 +1,25 @@
 """From what a model returned to an answer: label scores to probabilities, generated text to a label or an answer.
 
-scores.py        read-outs (sum, per_token, per_byte, per_char), several words of a label, probabilities, ties
+scores.py        read-outs (sum, by length, first_token, pmi, channel), several words of a label, probabilities, ties
 text.py          generated text to a label or to an answer in words
 calibrations/    one file each: label scores to calibrated log-probabilities
 """
 
-from .scores import READOUTS, group_scores, pick, probabilities, tie_tolerance
+from .scores import LENGTHS, PREMISES, READOUTS, ambiguous, group_scores, pick, probabilities, readouts_of, tie_tolerance
 from .text import EXTRACTORS, cut_thoughts, read_answer, read_label
 
 __all__ = [
     "EXTRACTORS",
+    "LENGTHS",
+    "PREMISES",
     "READOUTS",
+    "ambiguous",
     "cut_thoughts",
     "group_scores",
     "pick",
     "probabilities",
     "read_answer",
     "read_label",
+    "readouts_of",
     "tie_tolerance",
 ]
