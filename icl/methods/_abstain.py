@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..errors import InputError, Problem, suggest
+from ..errors import CostLimitError, InputError, Problem, suggest
 from ..values import Example, Prediction
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Abstain(BaseModel):
         return self
 
 
-Option: TypeAlias = "_Share | Abstain | None"
+Option: TypeAlias = _Share | Abstain | None
 """What a method's setting `abstain` takes: a number is a threshold."""
 DESCRIPTION = "Withhold answers whose probability is below a threshold: a number, or {accuracy: …} or {coverage: …} to fit one on the pool."
 
@@ -100,6 +100,13 @@ class Abstaining:
     def apply(self, predictions: Sequence[Prediction]) -> list[Prediction]:
         """The predictions, with those withheld that are not sure enough."""
         return [withhold(p, self.threshold(), self.rule.label) for p in predictions]
+
+    def guard(self, predict: Callable[[], list[Prediction]]) -> list[Prediction]:
+        """What `predict` gives, withheld where it is not sure enough; so too what it had done when a cost limit stopped it."""
+        try:
+            return self.apply(predict())
+        except CostLimitError as error:
+            raise CostLimitError(str(error), [p if p is None else self.apply([p])[0] for p in error.results or ()]) from None
 
 
 def abstaining(option: Any, evidence: Callable[[], Evidence], frozen: float | None = None) -> Abstaining | None:
@@ -162,6 +169,13 @@ def evidence_of(predictions: Sequence[Prediction], examples: Sequence[Example]) 
 
     pairs = [(p.confidence, p.answer == e.target) for p, e in zip(predictions, examples, strict=True) if p.confidence is not None]
     return np.array([c for c, _ in pairs], dtype=np.float64), np.array([r for _, r in pairs], dtype=np.bool_)
+
+
+def no_evidence() -> Evidence:
+    """Of a saved predictor, which has its threshold and no examples."""
+    import numpy as np
+
+    return np.zeros(0), np.zeros(0, dtype=np.bool_)
 
 
 def folds(targets: Sequence[int]) -> NDArray[np.int64]:

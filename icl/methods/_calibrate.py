@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..errors import CostLimitError, IclError, InputError, Problem
 from ..plugins import Context, find, parse_spec, settings_of
 from ..prompt import Unfit
+from ..readout import probabilities
 from ..seeds import rng_for
 from ..values import Example, Kind
+from ._abstain import Abstaining, abstaining, evidence_of, folds
 from ._labels import log_scores
 from ._written import Lost
 
@@ -20,9 +22,11 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from ..plugins import Plugin
+    from ._abstain import Evidence
     from ._predictor import FewShotPredictor
     from .few_shot import FewShot
 
+Scored: TypeAlias = "tuple[Sequence[int], NDArray[np.float64]]"
 Frozen: TypeAlias = Mapping[str, Any]
 """The state that a calibration's `fit` returned: plain JSON data."""
 MOST_ROWS = 128
@@ -87,28 +91,38 @@ class Calibration:
     def _fit(self, predictor: FewShotPredictor) -> Frozen:
         """Score what the calibration is fitted on, and fit. Raises InputError if it takes rows of the pool and there are none."""
         component = self._component(predictor)
-        rows = self._rows(predictor)
-        positions, scores = scored(predictor, rows)
-        targets = [predictor.labels.index(str(rows[i].target)) for i in positions] if self._needs_targets else None
-        state: Frozen = component.fit(scores) if targets is None else component.fit(scores, targets)
+        if not hasattr(component, "queries"):
+            return self._fitted(component, *labelled_scores(predictor))
+        state: Frozen = component.fit(scored(predictor, component.queries())[1])
         return state
+
+    def _fitted(self, component: Any, targets: Sequence[int], scores: NDArray[np.float64]) -> Frozen:
+        state: Frozen = component.fit(scores, list(targets)) if self._needs_targets else component.fit(scores)
+        return state
+
+    def learns_from_pool(self, predictor: FewShotPredictor) -> bool:
+        """Whether it is fitted on rows of the pool, once."""
+        return not self.is_transductive and not hasattr(self._component(predictor), "queries")
+
+    def crossed(self, predictor: FewShotPredictor) -> tuple[Sequence[int], NDArray[np.float64]]:
+        """(targets of the pool's rows, (n, n_labels) their log-probabilities), each calibrated by what the rows of other parts give."""
+        import numpy as np
+
+        component = self._component(predictor)
+        targets, scores = labelled_scores(predictor)
+        part, values = folds(targets), np.empty_like(scores)
+        for fold in range(int(part.max()) + 1):
+            held = part == fold
+            state = self._fitted(component, np.asarray(targets)[~held].tolist(), scores[~held])
+            values[held] = component.apply(state, scores[held])
+        return targets, values
 
     def _rows(self, predictor: FewShotPredictor) -> list[Example]:
         """What is scored to fit on: the calibration's own `queries()`, or at most 128 rows of the pool, drawn with the seed."""
         if self.is_transductive:
             return []
         component = self._component(predictor)
-        if hasattr(component, "queries"):
-            return list(component.queries())
-        size = len(predictor.pool)
-        if not size:
-            raise InputError(
-                Problem("a calibration is fitted on labelled examples and there are none", "Leave it out.", field="calibration")
-            )
-        if size <= MOST_ROWS:
-            return list(predictor.pool)
-        chosen = rng_for(predictor.method.seed, "calibration").sample(range(size), MOST_ROWS)
-        return [predictor.pool[i] for i in sorted(chosen)]
+        return list(component.queries()) if hasattr(component, "queries") else pool_rows(predictor)
 
     @property
     def _needs_targets(self) -> bool:
@@ -124,6 +138,51 @@ class Calibration:
             score_many=predictor.score_many,
         )
         return self.plugin.load().build(self.settings, context)
+
+
+def pool_rows(predictor: FewShotPredictor) -> list[Example]:
+    """At most 128 rows of the pool, drawn with the seed. Raises InputError if there are none."""
+    size = len(predictor.pool)
+    if not size:
+        what, fix, field = ("a calibration", "Leave it out.", "calibration")
+        if predictor.calibration is None:
+            what, fix, field = ("a threshold for abstaining", "Give a number.", "abstain")
+        raise InputError(Problem(f"{what} is fitted on labelled examples and there are none", fix, field=field))
+    if size <= MOST_ROWS:
+        return list(predictor.pool)
+    chosen = rng_for(predictor.method.seed, "calibration").sample(range(size), MOST_ROWS)
+    return [predictor.pool[i] for i in sorted(chosen)]
+
+
+def labelled_scores(predictor: FewShotPredictor) -> Scored:
+    """(positions of their labels, (n, n_labels) log-scores) of those of `pool_rows` that could be scored. They are scored once."""
+    if predictor.pool_scores is None:
+        rows = pool_rows(predictor)
+        positions, scores = scored(predictor, rows)
+        predictor.pool_scores = [predictor.labels.index(str(rows[i].target)) for i in positions], scores
+    return predictor.pool_scores
+
+
+def abstaining_of(predictor: FewShotPredictor, frozen: float | None = None) -> Abstaining | None:
+    """What the method's option `abstain` asks for. Raises InputError where answers have no probabilities."""
+    option = predictor.method.abstain
+    if option is not None and predictor.kind == "answer":
+        raise InputError(Problem("answers in words have no probabilities to abstain by", "Leave it out.", field="abstain"))
+    return abstaining(option, lambda: _leave_one_out(predictor), frozen)
+
+
+def _leave_one_out(predictor: FewShotPredictor) -> Evidence:
+    """Of `pool_rows`, none of which is among its own demonstrations or what its calibration is fitted on."""
+    import numpy as np
+
+    calibration = predictor.calibration
+    if calibration is None or not calibration.learns_from_pool(predictor):
+        rows = pool_rows(predictor)
+        return evidence_of(predictor.answers(rows, predictor._pack(rows)), rows)
+    targets, values = calibration.crossed(predictor)
+    usable = np.isfinite(values).any(axis=1) & ~np.isnan(values).any(axis=1)
+    shares = probabilities(values[usable])
+    return shares.max(axis=1), shares.argmax(axis=1) == np.asarray(targets)[usable]
 
 
 def scored(predictor: FewShotPredictor, queries: Sequence[Example]) -> tuple[list[int], NDArray[np.float64]]:

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..errors import InputError, Problem
+from ..prompt import Unfit
 from ..readout import group_scores, pick, probabilities
 from ..values import Example, LabelScores, Prediction, Prompt
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+SHOWN_PROBLEMS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +95,12 @@ def unscored(query: Example, why: str, prompt: Prompt | None = None, text: str |
         n_windows=n_windows(prompt),
         n_cut=prompt.n_cut,
     )
+
+
+def refuse_unfit(made: Sequence[Prompt | Unfit]) -> None:
+    """Raises InputError with the queries, the first 20, for which no prompt fits."""
+    fix = "Raise max_tokens, or leave this query out."
+    problems = [Problem(p.why, fix, field=f"queries.{i}") for i, p in enumerate(made) if isinstance(p, Unfit)]
+    if problems:
+        more = [Problem(f"and {len(problems) - SHOWN_PROBLEMS} more")] if len(problems) > SHOWN_PROBLEMS else []
+        raise InputError([*problems[:SHOWN_PROBLEMS], *more])

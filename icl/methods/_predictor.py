@@ -15,24 +15,27 @@ from ..prompt.pack import resolve_format
 from ..protocols import LanguageModel
 from ..readout import read_answer, tie_tolerance
 from ..values import Example, Hit, Kind, LabelScores, Prediction, Prompt, TokenCounts
-from ._ask import Rehearsal, asking, asks_model, learn, order_of, retriever_of, score_many
-from ._calibrate import Frozen, calibration_of, scored
+from ._abstain import abstain_state
+from ._ask import Rehearsal, asking, learn, order_of, retriever_of, score_many
+from ._calibrate import Frozen, Scored, abstaining_of, calibration_of, scored
 from ._common import index_of, label_order, labelled, queries_of
 from ._folder import INDEX, ROWS, TEMPLATE_FILE, save_predictor, write_rows
-from ._labels import Candidates, candidates_of, label_prediction, log_scores, unscored
+from ._labels import Candidates, candidates_of, label_prediction, log_scores, refuse_unfit, unscored
+from ._layout import Layout
 from ._learned import write_learned
 from ._model import ModelHandle
+from ._plan import plan
 from ._rationale import after_rationale, check_rationales, rationale_of, uses_rationales, with_rationale
 from ._state import prompt_state
 from ._written import (
     Lost,
     Writing,
     check_estimator,
+    demands,
     estimator_of,
     lost,
     prediction_of,
     read_as_label,
-    requests_for,
     score,
     words_of,
     write,
@@ -49,7 +52,6 @@ if TYPE_CHECKING:
     from ..retrieve.stages import Stages
     from .few_shot import FewShot
 
-SHOWN_PROBLEMS = 20
 Work: TypeAlias = tuple[int, Example, Prompt]
 """(place among the queries, the query, its prompt)"""
 
@@ -66,6 +68,7 @@ class FewShotPredictor:
         index: DemoIndex | None = None,
         frozen: Frozen | None = None,
         learned: Learned | None = None,
+        threshold: float | None = None,
     ) -> None:
         self.method = method
         self.bound = bound
@@ -78,12 +81,16 @@ class FewShotPredictor:
         self._order: CheckedOrder | None = None
         self._rehearsal: Rehearsal | None = None
         self.calibration = calibration_of(method, bound.kind, frozen)
-        if method.lm is not None and (method.readout != "sum" or method.calibration is not None or method.format != "auto"):
+        self.abstaining = abstaining_of(self, threshold)
+        self.pool_scores: Scored | None = None
+        if method.lm is not None and demands(method):
             # Else only when the model is used: to ask an endpoint what it can do takes a moment.
             check_estimator(method, method.lm)
             resolve_format(bound, method.format, method.lm.codec)
         self._shows_rationales = method.shots > 0 and uses_rationales(bound, self.pool)
         check_rationales(method, bound, self._shows_rationales)
+        self._layout = Layout.of(method)
+        self._check_layout(None if self._layout.is_plain else method.lm)
         self._last: tuple[tuple[str, ...], list[Prompt | Unfit]] | None = None
 
     @property
@@ -128,14 +135,7 @@ class FewShotPredictor:
         """One prompt per query. Raises InputError naming every query that does not fit the token budget even without demonstrations."""
         examples = queries_of(queries, self.inputs)
         made = self._prepare(examples)
-        problems = [
-            Problem(p.why, "Raise max_tokens, or leave this query out.", field=f"queries.{i}")
-            for i, p in enumerate(made)
-            if isinstance(p, Unfit)
-        ]
-        if problems:
-            more = [Problem(f"and {len(problems) - SHOWN_PROBLEMS} more")] if len(problems) > SHOWN_PROBLEMS else []
-            raise InputError([*problems[:SHOWN_PROBLEMS], *more])
+        refuse_unfit(made)
         return [p for p in made if isinstance(p, Prompt)]
 
     def _prepare(self, queries: Sequence[Example]) -> list[Prompt | Unfit]:
@@ -158,6 +158,10 @@ class FewShotPredictor:
         return [replace(p, steps=each.steps) if isinstance(p, Prompt) else p for p, each in zip(made, traced, strict=True)]
 
     def _pack_one(self, query: Example, ordered: Sequence[Hit], useful: Sequence[str]) -> Prompt | Unfit:
+        return self._layout.pack(self._pack_within, query, (ordered, useful), self.bound, (self._model.codec(), self._budget()))
+
+    def _pack_within(self, query: Example, ordered: Sequence[Hit], useful: Sequence[str], share: float = 1.0) -> Prompt | Unfit:
+        budget = self._budget()
         return pack(
             self.bound,
             query,
@@ -165,7 +169,7 @@ class FewShotPredictor:
             useful,
             codec=self._model.codec(),
             format=self.method.format,
-            max_tokens=self._budget(),
+            max_tokens=None if budget is None else int(budget * share),
             reserve=self.method.max_new_tokens if self._writes(self._model.lm) or self._shows_rationales else 0,
         )
 
@@ -191,11 +195,18 @@ class FewShotPredictor:
 
         Raises CostLimitError where a model's `max_cost` is reached; its `results` are the predictions that were done, None for the others.
         """
-        lm = self._lm()
         examples = queries_of(queries, self.inputs)
+        if self.abstaining is None or not examples:
+            return self.answers(examples, self._prepare(examples))
+        self.abstaining.threshold()  # what it is fitted on is scored first, so that nothing is lost with it
+        return self.abstaining.guard(lambda: self.answers(examples, self._prepare(examples)))
+
+    def answers(self, examples: Sequence[Example], prepared: Sequence[Prompt | Unfit]) -> list[Prediction]:
+        """As `predict`, with the prompts at hand, and nothing is withheld."""
+        lm = self._lm()
         result: dict[int, Prediction] = {}
         work: list[Work] = []
-        for i, made in enumerate(self._prepare(examples)):
+        for i, made in enumerate(prepared):
             if isinstance(made, Unfit):
                 result[i] = unscored(examples[i], made.why)
             elif self.kind == "choose" and not examples[i].choices:
@@ -225,7 +236,11 @@ class FewShotPredictor:
         """The model. Raises InputError if there is none, or if it cannot do what the method asks for."""
         lm = self._model.load()
         check_estimator(self.method, lm)
+        self._check_layout(lm)
         return lm
+
+    def _check_layout(self, lm: LanguageModel | None) -> None:
+        self._layout.check(writes=self._writes(lm), rationales=self._shows_rationales, inputs=self.inputs, lm=lm)
 
     def _writes(self, lm: LanguageModel | None) -> bool:
         """Whether answers are read out of what the model writes. lm: None where it is not loaded; it is then taken to give scores."""
@@ -316,28 +331,10 @@ class FewShotPredictor:
     def plan(self, queries: Sequence[Any]) -> TokenCounts:
         """Tokens that `predict` computes from a cold start; for generated answers at most.
 
-        What a calibration is fitted on is counted once, in the first plan of a predictor, as it is scored once; so is what selectors
-        and orders ask the model once for a pool. Nothing is asked here.
+        What a calibration, or a threshold for abstaining, is fitted on is counted once, in the first plan of a predictor, as it is scored
+        once; so is what selectors and orders ask the model once for a pool. Nothing is asked here.
         """
-        lm = self._lm()
-        examples = queries_of(queries, self.inputs)
-        if self._rehearsal is None and asks_model(self.method):
-            self._rehearsal = Rehearsal(self)
-        pack = self._prepare if self._rehearsal is None else self._rehearsal.pack
-        counts = self._plan(lm, examples, pack(examples))
-        if fitting := self.calibration.unplanned(self) if self.calibration is not None else []:
-            counts += self._plan(lm, fitting, (self._rehearsal.pack if self._rehearsal else self._pack)(fitting))
-        return counts + self._plan(lm, *self._rehearsal.asked()) if self._rehearsal else counts
-
-    def _plan(self, lm: LanguageModel, queries: Sequence[Example], prepared: Sequence[Prompt | Unfit]) -> TokenCounts:
-        work = [(q, p) for q, p in zip(queries, prepared, strict=True) if not isinstance(p, Unfit)]
-        work = [(q, p) for q, p in work if self.kind != "choose" or q.choices]
-        samples = self.method.samples if self._writes(lm) else 1
-        if work and (self._writes(lm) or self._shows_rationales):
-            written = len(work) * samples * self.method.max_new_tokens
-            total = sum(p.n_tokens or 0 for _, p in work) * requests_for(lm, samples) + written
-            return TokenCounts(total, total, written)
-        return lm.plan([p for _, p in work], [self._candidates(q, p).continuations for q, p in work]) if work else TokenCounts(0, 0)
+        return plan(self, queries_of(queries, self.inputs))
 
     # ── calibration ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -363,8 +360,8 @@ class FewShotPredictor:
     # ── growing and keeping ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def add(self, examples: Sequence[Example]) -> None:
-        """Take new labelled examples, and any new labels, from the next query on. A fitted calibration is fitted again, and what a
-        selector or order learned from the model is learned again."""
+        """Take new labelled examples, and any new labels, from the next query on. A fitted calibration or threshold is fitted again, and
+        what a selector or order learned from the model is learned again."""
         usable = labelled(examples, self.name)
         if self._index is not None or self._live_index is not None:
             self.index.add(usable)
@@ -376,7 +373,8 @@ class FewShotPredictor:
         self._shows_rationales = self.method.shots > 0 and uses_rationales(self.bound, self.pool)
         self._retriever = self._order = self._last = self._rehearsal = None
         self.learned = Learned()
-        self.calibration = calibration_of(self.method, self.kind)
+        self.calibration, self.pool_scores = calibration_of(self.method, self.kind), None
+        self.abstaining = abstaining_of(self)
 
     def save(self, folder: Path | str) -> None:
         """Write a folder that `icl.load` takes. Raises InputError if the retriever, order or tokenizer is a function, or the calibration
@@ -384,7 +382,7 @@ class FewShotPredictor:
         frozen = self.calibration.saved(self) if self.calibration is not None else None
         learn(self)
         used = self._index if self._index is not None else self._live_index
-        state = prompt_state(self.method, self.bound, self._model, used)
+        state = {**prompt_state(self.method, self.bound, self._model, used), **abstain_state(self.abstaining)}
         save_predictor(folder, {**state, "name": self.name, "calibration_state": frozen}, self._files)
 
     def _files(self, folder: Path) -> None:

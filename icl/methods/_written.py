@@ -63,6 +63,11 @@ def estimator_of(lm: LanguageModel) -> str:
     return str(getattr(lm, "estimator", "loglikelihood"))
 
 
+def demands(method: FewShot) -> bool:
+    """Whether the method asks for something that not every model gives."""
+    return method.readout != "sum" or method.format != "auto" or method.calibration is not None or method.abstain is not None
+
+
 def check_estimator(method: FewShot, lm: LanguageModel) -> None:
     """Raises InputError for what needs log-probabilities that the model does not give."""
     estimator = estimator_of(lm)
@@ -73,6 +78,9 @@ def check_estimator(method: FewShot, lm: LanguageModel) -> None:
     if method.calibration is not None and (estimator == "generation" or method.samples > 1):
         message = f"a calibration corrects log-probabilities, and here labels are read out of the text that '{lm.name}' writes"
         problems.append(Problem(message, "Leave it out, or use a model with log-probabilities.", field="calibration"))
+    if method.abstain is not None and estimator == "generation" and method.samples == 1:
+        message = f"abstaining goes by probabilities, and '{lm.name}' gives one text"
+        problems.append(Problem(message, "Set samples: 8, or use a model with log-probabilities.", field="abstain"))
     if problems:
         raise InputError(problems)
 

@@ -1,8 +1,8 @@
-"""Logistic regression on sentence embeddings: the cheapest trained rival."""
+"""A head on sentence embeddings, by default logistic regression: the cheapest trained rival."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..protocols import Encoder, MethodContext
 from ..values import Example, Kind, Prediction, embedded_text
+from ._abstain import DESCRIPTION, Abstaining, Option, abstain_state, abstaining, evidence_of, folds, no_evidence, rule_of
 from ._common import encoder_again, encoder_state, inputs_of, label_order, labelled, queries_of, voted
 from ._folder import save_predictor
+from ._heads import Head, HeadKind, fit_head, load_head, save_head
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from ._abstain import Evidence
 
 KINDS: frozenset[Kind] = frozenset({"classify"})
 NEEDS_LABELS = True
@@ -26,15 +30,25 @@ WEIGHTS = "head.safetensors"
 
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
+    head: HeadKind = Field("logistic", description="Logistic regression, the same in the features of a Gaussian kernel, or neighbours.")
     c: float = Field(10.0, gt=0, description="Inverse strength of the L2 penalty; larger fits the examples more closely.")
     encoder: str | None = Field(None, description="A sentence encoder; default: the suite's.")
+    abstain: Option = Field(None, description=DESCRIPTION)
 
 
 @dataclass(frozen=True)
 class EmbeddingHead:
+    """The head as a method. abstain: withhold unsure answers, as `_abstain.Abstain` says; a number is the threshold."""
+
     c: float = 10.0
     encoder: str | Encoder = "minilm"
     inputs: tuple[str, ...] = ()
+    head: HeadKind = "logistic"
+    seed: int = 0
+    abstain: Any = None
+
+    def __post_init__(self) -> None:
+        rule_of(self.abstain)
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -45,56 +59,57 @@ class EmbeddingHead:
 
         usable = labelled(pool, "embedding_head")
         encoder = load_encoder(self.encoder)
-        order = label_order(usable, labels)
-        seen = [label for label in order if any(e.target == label for e in usable)]
+        order, inputs = label_order(usable, labels), inputs_of(usable, self.inputs)
         vectors = encoder.encode([embedded_text(e.fields) for e in usable])
-        weights, bias = _fit(vectors, [seen.index(str(e.target)) for e in usable], len(seen), self.c)
-        return EmbeddingHeadPredictor(encoder, weights, bias, tuple(seen), inputs_of(usable, self.inputs), order)
+
+        def fitted(positions: Sequence[int]) -> EmbeddingHeadPredictor:
+            targets = [str(usable[i].target) for i in positions]
+            seen = [label for label in order if label in set(targets)]
+            head = fit_head(self.head, vectors[list(positions)], [seen.index(t) for t in targets], len(seen), self.c, self.seed)
+            return EmbeddingHeadPredictor(encoder, head, tuple(seen), inputs, order)
+
+        predictor = fitted(range(len(usable)))
+        predictor.abstaining = abstaining(self.abstain, lambda: _crossed(usable, vectors, order, fitted))
+        return predictor
 
 
-def _fit(vectors: NDArray[np.float32], targets: Sequence[int], n_labels: int, c: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """((n_labels, dimensions), (n_labels,)) float64. With one label there is nothing to learn: zeros."""
-    import numpy as np
-
-    if n_labels == 1:
-        return np.zeros((1, vectors.shape[1])), np.zeros(1)
-    from sklearn.linear_model import LogisticRegression
-
-    # float64 and lbfgs: deterministic, and the optimum does not depend on the order of the rows beyond the solver's tolerance.
-    head = LogisticRegression(C=c, max_iter=2000).fit(vectors.astype(np.float64), np.asarray(targets))
-    if n_labels == 2:  # sklearn keeps one row for two labels: its sigmoid is our softmax over (0, logit)
-        return np.vstack([np.zeros_like(head.coef_), head.coef_]), np.concatenate([[0.0], head.intercept_])
-    return head.coef_, head.intercept_
+def _crossed(
+    rows: Sequence[Example], vectors: NDArray[np.float32], labels: Sequence[str], fitted: Callable[[Sequence[int]], EmbeddingHeadPredictor]
+) -> Evidence:
+    """Each row answered by a head that was fitted on the other parts of the rows."""
+    part = folds([labels.index(str(e.target)) for e in rows])
+    answers: dict[int, Prediction] = {}
+    for fold in range(int(part.max()) + 1):
+        held = (part == fold).nonzero()[0].tolist()
+        head = fitted((part != fold).nonzero()[0].tolist())
+        answers |= dict(zip(held, head.answers([rows[i] for i in held], vectors[held]), strict=True))
+    return evidence_of([answers[i] for i in range(len(rows))], rows)
 
 
 @dataclass
 class EmbeddingHeadPredictor:
     encoder: Encoder
-    weights: NDArray[np.float64]
-    bias: NDArray[np.float64]
+    head: Head
     seen: tuple[str, ...]
-    """The labels that the examples had; the rows of `weights`."""
+    """The labels that the examples had, in the order of the head's."""
     inputs: tuple[str, ...]
     labels: tuple[str, ...]
     name: str = "embedding_head"
+    abstaining: Abstaining | None = None
 
     def predict(self, queries: Sequence[Any]) -> list[Prediction]:
-        import numpy as np
-
-        from ..readout import probabilities
-
         examples = queries_of(queries, self.inputs)
         if not examples:
             return []
-        vectors = self.encoder.encode([embedded_text(e.fields) for e in examples]).astype(np.float64)
-        # Not `@`: einsum adds in the same order for any number of rows, so that a prediction does not depend on its batch.
-        logits = np.einsum("nd,ld->nl", vectors, self.weights) + self.bias
-        rows = probabilities(logits)
+        answers = self.answers(examples, self.encoder.encode([embedded_text(e.fields) for e in examples]))
+        return answers if self.abstaining is None else self.abstaining.apply(answers)
+
+    def answers(self, examples: Sequence[Example], vectors: NDArray[np.float32]) -> list[Prediction]:
+        """vectors: (n, dimensions), those of the examples. Nothing is withheld."""
+        rows = self.head.shares(vectors)
         return [voted(e, dict(zip(self.seen, row.tolist(), strict=True)), self.labels) for e, row in zip(examples, rows, strict=True)]
 
     def save(self, folder: Path | str) -> None:
-        from safetensors.numpy import save_file
-
         state = {
             "method": "embedding_head",
             "name": self.name,
@@ -102,19 +117,20 @@ class EmbeddingHeadPredictor:
             "inputs": self.inputs,
             "labels": self.labels,
             "seen": self.seen,
+            "head": self.head.kind,
             "encoder": encoder_state(self.encoder),
+            **abstain_state(self.abstaining),
         }
-        save_predictor(folder, state, lambda to: save_file({"weights": self.weights.copy(), "bias": self.bias.copy()}, to / WEIGHTS))
+        save_predictor(folder, state, lambda to: save_head(self.head, to / WEIGHTS))
 
 
 def build(settings: Settings, context: MethodContext) -> EmbeddingHead:
-    return EmbeddingHead(settings.c, settings.encoder or context.encoder, context.inputs)
+    return EmbeddingHead(settings.c, settings.encoder or context.encoder, context.inputs, settings.head, context.seed, settings.abstain)
 
 
 def load(folder: Path, state: Mapping[str, Any], *, lm: Any = None, device: str | None = None) -> EmbeddingHeadPredictor:
-    from safetensors.numpy import load_file
-
-    tensors = load_file(folder / WEIGHTS)
-    labels, inputs = tuple(state["labels"]), tuple(state["inputs"])
-    encoder = encoder_again(state["encoder"])
-    return EmbeddingHeadPredictor(encoder, tensors["weights"], tensors["bias"], tuple(state["seen"]), inputs, labels, state["name"])
+    seen = tuple(state["seen"])
+    head = load_head(folder / WEIGHTS, state["head"], len(seen))
+    held = abstaining(state.get("abstain"), no_evidence, state.get("abstain_threshold"))
+    inputs, labels = tuple(state["inputs"]), tuple(state["labels"])
+    return EmbeddingHeadPredictor(encoder_again(state["encoder"]), head, seen, inputs, labels, state["name"], held)

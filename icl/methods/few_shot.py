@@ -14,6 +14,7 @@ from ..protocols import Encoder, LanguageModel, MethodContext
 from ..readout import READOUTS
 from ..values import KINDS as ALL_KINDS
 from ..values import Example, Kind
+from ._abstain import DESCRIPTION, Option, rule_of
 from ._common import inputs_of, kind_of, label_order
 from ._folder import INDEX, ROWS, TEMPLATE_FILE, read_rows
 from ._long_input import LongInputSettings, long_input_of
@@ -55,6 +56,7 @@ class Settings(BaseModel):
         "refuse", description="What is done with an input that no prompt can hold; by default the item is unscored, with the reason."
     )
     encoder: str | None = Field(None, description="A sentence encoder; default: the suite's.")
+    abstain: Option = Field(None, description=DESCRIPTION)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class FewShot:
     `(queries, k) -> list[list[Hit]]`, or a DemoIndex, which is kept live: what is added to it is seen by the next query.
     tokenizer: a hub id, a folder or a callable that counts, for the token budget where there is no `lm`.
     max_tokens: token budget of a whole prompt with its longest answer; default: the model's window.
+    abstain: withhold answers that are not probable enough: a threshold, or {"accuracy": 0.9} or {"coverage": 0.8} to fit one on the
+    pool; with "label", what is answered instead.
     """
 
     lm: LanguageModel | None = None
@@ -100,9 +104,14 @@ class FewShot:
     """Names of the input fields; default: those of the examples."""
     plugins: tuple[Path, ...] = ()
     name: str = "few_shot"
+    abstain: Any = None
 
     def __post_init__(self) -> None:
-        problems = []
+        problems: list[Problem] = []
+        try:
+            rule_of(self.abstain)
+        except InputError as error:
+            problems += error.problems
         lm: object = self.lm
         if lm is not None and not isinstance(lm, LanguageModel):
             problems.append(Problem(f"lm is a language model or None, got {lm!r}", "Load it: icl.load_model('smollm2').", field="lm"))
@@ -214,9 +223,12 @@ def load(folder: Path, state: Mapping[str, Any], *, lm: LanguageModel | None = N
         kind=state["kind"],
         inputs=tuple(state["inputs"]),
         name=state["name"],
+        abstain=state.get("abstain"),
         **{**s, "retriever": index if kept_live else s["retriever"]},
     )
     bound = bind(template, kind=state["kind"], inputs=method.inputs, labels=tuple(state["labels"]), words=method.words)
     model = state["model"] or {}
     handle = ModelHandle.of(lm) if lm is not None else ModelHandle(**model, tokenizer=method.tokenizer, device=device)
-    return FewShotPredictor(method, bound, pool, handle, index, state.get("calibration_state"), read_learned(folder))
+    return FewShotPredictor(
+        method, bound, pool, handle, index, state.get("calibration_state"), read_learned(folder), state.get("abstain_threshold")
+    )

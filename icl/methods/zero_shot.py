@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..protocols import LanguageModel, MethodContext
 from ..values import KINDS as ALL_KINDS
 from ..values import Kind
+from ._abstain import DESCRIPTION, Option
+from ._long_input import LongInputSettings
 from .few_shot import FewShot, method_of
 from .few_shot import load as _load
 
@@ -28,11 +30,15 @@ class Settings(BaseModel):
     template: str | None = Field(None, description="A template instead of the task's.")
     format: Literal["auto", "plain", "chat"] | None = Field(None, description="Plain text or chat turns, instead of the suite's.")
     max_tokens: int | None = Field(None, ge=1, description="Token budget of the prompt; default: the model's window.")
+    long_input: LongInputSettings | Literal["refuse", "slide", "head_tail", "truncate"] = Field(
+        "refuse", description="What is done with an input that no prompt can hold; by default the item is unscored, with the reason."
+    )
     max_new_tokens: int = Field(64, ge=1, description="Longest text to write: an answer in words, or one that a label is read out of.")
     samples: int = Field(
         1, ge=1, description="Texts to write per prompt; with several, labels are read out of them and their shares are the probabilities."
     )
     temperature: float = Field(0.7, gt=0, description="Of the samples, where there are several.")
+    abstain: Option = Field(None, description=DESCRIPTION)
 
 
 def build(settings: Settings, context: MethodContext) -> FewShot:
