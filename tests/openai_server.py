@@ -40,6 +40,9 @@ class OpenAI:
     token_ids: bool = True
     completions: bool = True
     top_k: int = 20
+    marks: bool = False
+    """Whether it is a provider that caches what is marked with `cache_control`, and nothing else; others refuse the mark."""
+    _marked: set[tuple[int, ...]] = field(default_factory=set)
 
     def respond(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         if path == "/v1/models":
@@ -87,7 +90,8 @@ class OpenAI:
 
     def _chat(self, body: dict[str, Any]) -> dict[str, Any]:
         assert self.chat is not None
-        ids = self.chat(body["messages"])
+        messages, cached = self._plain(body["messages"])
+        ids = self.chat(messages)
         made, n_new = [], 0
         for j in range(body.get("n", 1)):
             new, text, finish, places = self._write(ids, body, j)
@@ -110,7 +114,27 @@ class OpenAI:
                 ]
                 choice["logprobs"] = {"content": content}
             made.append(choice)
-        return {"object": "chat.completion", "model": self.model, "choices": made, "usage": _usage(len(ids), n_new)}
+        usage = _usage(len(ids), n_new)
+        if self.marks:
+            usage["prompt_tokens_details"] = {"cached_tokens": cached}
+        return {"object": "chat.completion", "model": self.model, "choices": made, "usage": usage}
+
+    def _plain(self, messages: list[dict[str, Any]]) -> tuple[list[dict[str, str]], int]:
+        """(the messages with their parts joined, tokens of a marked beginning that was seen before)."""
+        assert self.chat is not None
+        plain: list[dict[str, str]] = []
+        cached = 0
+        for n, message in enumerate(messages):
+            content = message["content"]
+            parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+            plain.append({"role": message["role"], "content": "".join(part["text"] for part in parts)})
+            if any("cache_control" in part for part in parts):
+                if not self.marks:
+                    raise Refused(400, f"messages.{n}.content.0.cache_control: Extra inputs are not permitted")
+                beginning = tuple(self.chat(plain))
+                cached = len(beginning) if beginning in self._marked else 0
+                self._marked.add(beginning)
+        return plain, cached
 
     def _write(self, ids: list[int], body: dict[str, Any], j: int) -> tuple[list[int], str, str, list[Sequence[float]]]:
         import math

@@ -41,7 +41,8 @@ class StoredRun:
     """What is finished of a run, read from its folder."""
 
     folder: Path
-    cells: tuple[Cell, ...]
+    facts: Mapping[Cell, Mapping[str, Any]]
+    """Finished cell -> what results.json says of it."""
     tests: Mapping[str, Sequence[Example]]
     """Task -> the items it is judged on."""
     judging: Mapping[str, Mapping[str, Any]]
@@ -56,8 +57,12 @@ class StoredRun:
             if judging is None:
                 fix = "Give its `icl run` command again with the same --out: it adds them, and computes nothing anew."
                 raise InputError(Problem("this run did not keep the items it was judged on", fix, str(folder)))
-            finished = [Cell(*json.loads(key)) for key in store.finished()]
-            return cls(folder, tuple(finished), {task: store.tests(task) for task in judging}, judging)
+            finished = {Cell(*json.loads(key)): facts for key, (facts, _) in store.finished().items()}
+            return cls(folder, finished, {task: store.tests(task) for task in judging}, judging)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return tuple(self.facts)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -74,6 +79,10 @@ class StoredRun:
                 known = sorted({str(cell.model) for cell in self.cells if cell.method == method})
                 raise UnknownNameError("model of that method in this run", model, known, file=str(self.folder))
         return found
+
+    def tokens(self, cells: Sequence[Cell]) -> int | None:
+        """Tokens that a language model computes for these cells from a cold start; None where it is not known, or none is used."""
+        return _sum([self.facts[cell].get("tokens_computed") for cell in cells])
 
     def predictions(self, cell: Cell) -> list[Prediction]:
         if cell not in self._read:
@@ -118,7 +127,7 @@ def compare(
     run of items that are right or wrong, else of the interval's own distribution (`test` says which); p_holm: that of the records over
     all seeds, adjusted for their number per metric (tasks and all tasks apart). settled: whether the interval leaves out 0. n_unscored,
     floor, ceiling: items that a side could not score, and what the difference could have been with them. detectable: the true difference
-    that would have shown with 80 %; more_items, more_runs: how many more until the one seen does.
+    that would have shown with 80 %; tokens_a, tokens_b: tokens computed from a cold start; more_items, more_runs: how many more until the one seen does.
     Raises InputError if the runs are judged on other items, or have nothing in common.
     """
     records: list[Record] = []
@@ -216,13 +225,14 @@ def _of_metric(
         if n_runs > 1:
             seeds = next(cells for cells in match.cells if len(cells) == n_runs)
             records += [
-                _record(name, metrics, match, [tuple(_run(side, at) for side in sides)], seed=cell.seed) for at, cell in enumerate(seeds)
+                _record(name, metrics, [_one_seed(match, at)], [tuple(_run(side, at) for side in sides)], seed=cell.seed)
+                for at, cell in enumerate(seeds)
             ]
-        records.append(_record(name, metrics, match, [sides]))
+        records.append(_record(name, metrics, [match], [sides]))
         together.setdefault((match.models, match.budget), []).append((match, sides))
     for group in together.values():
         if len(group) > 1:
-            records.append(_record(name, metrics, group[0][0], [sides for _, sides in group]))
+            records.append(_record(name, metrics, [match for match, _ in group], [sides for _, sides in group]))
     return records
 
 
@@ -236,6 +246,12 @@ def _sides(metric: Any, match: Match, order: Sequence[int]) -> tuple[Side, Side]
     return side(metric, ours, examples), side(metric, theirs, examples)
 
 
+def _one_seed(match: Match, at: int) -> Match:
+    """Of the runs of both sides those under one seed; a single one stands for all."""
+    ours, theirs = (cells[min(at, len(cells) - 1)] for cells in match.cells)
+    return match._replace(cells=((ours,), (theirs,)))
+
+
 def _run(whole: Side, at: int) -> Side:
     """One run of a side; a single one stands for all."""
     from .paired import Side
@@ -244,9 +260,12 @@ def _run(whole: Side, at: int) -> Side:
     return Side(whole.values[at : at + 1], whole.functions[at : at + 1], whole.bounds)
 
 
-def _record(name: str, metrics: Mapping[str, Mapping[str, Any]], match: Match, sides: Sequence[Any], *, seed: int | None = None) -> Record:
+def _record(
+    name: str, metrics: Mapping[str, Mapping[str, Any]], matches: Sequence[Match], sides: Sequence[Any], *, seed: int | None = None
+) -> Record:
     from .paired import paired
 
+    match = matches[0]
     task = match.task if len(sides) == 1 else None
     keys = [match.a.method, match.b.method, *map(str, match.models), str(task), str(match.budget), str(seed), name]
     found = paired(sides, numpy_rng_for(0, "compare", *keys))
@@ -267,6 +286,8 @@ def _record(name: str, metrics: Mapping[str, Mapping[str, Any]], match: Match, s
         "bounds": None if bounds is None else list(bounds),
         "value_a": values[0],
         "value_b": values[1],
+        "tokens_a": _sum([match.a.run.tokens(match.cells[0]) for match in matches]),
+        "tokens_b": _sum([match.b.run.tokens(match.cells[1]) for match in matches]),
         "difference": found.value,
         "low": found.low,
         "high": found.high,
@@ -302,6 +323,11 @@ def _values(ours: Side, theirs: Side) -> list[float | None]:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _adjust(records: Sequence[Record]) -> None:

@@ -53,6 +53,9 @@ class ModelEntry(Strict):
     estimator: Literal["loglikelihood", "first_token", "generation"] | None = Field(
         None, description="Endpoints: how label tasks are answered; default: the best that the server can do."
     )
+    mark_cache: bool = Field(
+        False, description="Endpoints: mark up to where prompts are shared, for providers that cache only what is marked (cache_control)."
+    )
     timeout: float | None = Field(None, gt=0, allow_inf_nan=False, description="Endpoints: seconds for one attempt at a request.")
 
     @property
@@ -76,8 +79,8 @@ class ModelEntry(Strict):
 
 
 LOCAL_OPTIONS = ("device", "dtype", "memory", "max_batch", "revision", "adapter", "quantization")
-REMOTE_OPTIONS = ("api_key_env", "concurrency", "prices", "extra_body", "tokenizer", "window", "estimator", "timeout")
-NEUTRAL_OPTIONS = ("api_key_env", "concurrency", "prices", "timeout")
+REMOTE_OPTIONS = ("api_key_env", "concurrency", "prices", "extra_body", "tokenizer", "window", "estimator", "mark_cache", "timeout")
+NEUTRAL_OPTIONS = ("api_key_env", "concurrency", "prices", "mark_cache", "timeout")
 """Options that change no result: a run goes on although they have changed."""
 
 

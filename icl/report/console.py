@@ -24,7 +24,9 @@ def table(results: Mapping[str, Any], timing: Mapping[str, Any] | None = None, d
     blocks = [block for task in results["tasks"] for block in _task(results, timing or {}, task, (data or {}).get(task, ()))]
     marks = f"{LEADER} best in its column, {LEVEL} not told apart from it (the paired 95 % interval of the difference includes 0)"
     if results["records"]:
-        blocks.append([f"value [95 % interval]; {marks}", *_seeds(results)])
+        abstained = any(r.get("n_abstained") for r in results["records"])
+        note = ["of N%: the share of items answered; a figure about fewer items than others is not marked"] if abstained else []
+        blocks.append([f"value [95 % interval]; {marks}", *note, *_seeds(results)])
     blocks.append([*_thresholds(results), *_total(results, timing)])
     return "\n\n".join("\n".join(block) for block in blocks if block)
 
@@ -117,14 +119,16 @@ def _figure(record: Record, percent: bool) -> str:
         return "none scored"
     scale, digits = (100, 1) if percent else (1, 3)
     text = f"{record['value'] * scale:.{digits}f}"
-    return text if record["low"] is None else f"{text} [{record['low'] * scale:.{digits}f}, {record['high'] * scale:.{digits}f}]"
+    if record["low"] is not None:
+        text += f" [{record['low'] * scale:.{digits}f}, {record['high'] * scale:.{digits}f}]"
+    return f"{text} of {record['coverage']:.0%}" if record.get("n_abstained") else text
 
 
 def _costs(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, records: Sequence[Record]) -> list[str]:
     """What each method read and took, over all budgets and seeds, and what it could not do. Counts that are all 0 are left out."""
     keys = _keys(records)
-    heads = ["all label budgets and seeds", "predictions", "answers by", "not answered", "ties", "shots dropped", "tokens", "without reuse"]
-    heads += ["ratio", "from cache", "seconds", "cost"]
+    heads = ["all label budgets and seeds", "predictions", "answers by", "abstained", "not answered", "ties", "shots dropped", "tokens"]
+    heads += ["without reuse", "ratio", "from cache", "seconds", "cost"]
     rows = [heads]
     first = records[0]["metric"]
     for key in keys:
@@ -135,12 +139,12 @@ def _costs(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, rec
         rows.append(
             [
                 _title(key, keys),
-                f"{sum(r['n_scored'] + r['n_failed'] for r in mine):,}",
+                f"{sum(r['n_scored'] + r['n_failed'] + r.get('n_abstained', 0) for r in mine):,}",
                 ESTIMATORS.get(mine[0].get("estimator") or "", "") if mine else "",
-                *(_count(sum(r[n] for r in mine)) for n in ("n_unanswered", "n_ties", "n_dropped")),
+                *(_count(sum(r.get(n, 0) for r in mine)) for n in ("n_abstained", "n_unanswered", "n_ties", "n_dropped")),
                 _count(computed),
                 _count(naive),
-                f"{naive / computed:.1f}" if naive > computed else "",
+                _ratio(computed, naive),
                 _count(sum(_cached(c) for c in clock)),
                 f"{sum(c['fit_s'] + c['predict_s'] for c in clock):.1f}" if clock else "",
                 _money(sum(c.get("usage", {}).get("cost") or 0.0 for c in clock)),
@@ -152,6 +156,11 @@ def _costs(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, rec
 def _cached(cell: Mapping[str, Any]) -> int:
     """Tokens of a cell that were found in a cache: that of scores here, or a provider's."""
     return int(cell.get("tokens", {}).get("cached") or 0) + int(cell.get("usage", {}).get("cached_tokens") or 0)
+
+
+def _ratio(computed: int, naive: int) -> str:
+    """How many times the work is saved; empty where nothing is."""
+    return f"{naive / computed:.1f}" if naive > computed > 0 else ""
 
 
 def _count(n: int) -> str:
@@ -202,7 +211,7 @@ def _total(results: Mapping[str, Any], timing: Mapping[str, Any] | None) -> list
 
 def plan_table(cells: Sequence[Mapping[str, Any]]) -> str:
     """The cells of a plan with their tokens, time and money, added up over seeds. cells: as `icl.suite.Plan.cells`."""
-    rows = [["task", "method", "model", "labels", "runs", "predictions", "tokens", "without reuse", "about s", "cost at most"]]
+    rows = [["task", "method", "model", "labels", "runs", "predictions", "tokens", "without reuse", "ratio", "about s", "cost at most"]]
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for cell in cells:
         groups.setdefault((cell["task"], cell["method"], cell["model"], cell["budget"]), []).append(cell)
@@ -212,5 +221,6 @@ def plan_table(cells: Sequence[Mapping[str, Any]]) -> str:
         about, most = f"{sum(seconds):.0f}" if seconds else "", f"{sum(cost):.4f}" if cost else ""
         n_items = sum(c["n_items"] for c in members)
         labels = "–" if budget is None else str(budget)
-        rows.append([task, method, model or "", labels, str(len(members)), f"{n_items:,}", _count(computed), _count(naive), about, most])
+        work = [f"{n_items:,}", _count(computed), _count(naive), _ratio(computed, naive), about, most]
+        rows.append([task, method, model or "", labels, str(len(members)), *work])
     return "\n".join(aligned(rows, left=3))

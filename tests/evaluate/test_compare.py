@@ -245,6 +245,9 @@ def test_each_stage_is_left_out_in_turn(model, tmp_path, monkeypatch):
         assert [p.demonstrations for p in found.run.predictions(f"mine.without-{name}")] == [
             p.demonstrations for p in by_hand.predictions("mine")
         ]
+    tokens = {c["method"]: c["tokens_computed"] for c in found.run.document["cells"]}
+    assert all((r["tokens_a"], r["tokens_b"]) == (tokens["mine"], tokens[r["b"]["method"]]) for r in found.records)
+    assert f" {tokens['mine'] / tokens['mine.without-bm25']:.2f} " in found.table()
     again = icl.leave_out(few_shot_suite(model, SETTINGS), "mine", tmp_path / "out", limit=12)
     assert again.records == found.records
     assert again.run.timing["sessions"] == 2

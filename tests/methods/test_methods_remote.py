@@ -267,3 +267,65 @@ def test_first_tokens_are_an_estimator_of_their_own(here, tokenizer):
         assert all("first token" in p.why and not p.lost for p in remote if p.answer is None)
         with pytest.raises(InputError, match="that of its first token only"):
             both(lm, here, readout="per_token")
+
+
+# ── caches of beginnings ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def chat_model():
+    return tiny.lm("llama", "chatml")
+
+
+def marked_messages(served):
+    """(messages, places of marked ones) of every chat request."""
+    found = []
+    for path, body in served.bodies:
+        if path == "/v1/chat/completions":
+            messages = body["messages"]
+            found.append((messages, [n for n, m in enumerate(messages) if not isinstance(m["content"], str)]))
+    return found
+
+
+def ask(url, **options):
+    lm = icl.load_model(
+        f"{url}#tiny", estimator="generation", concurrency=1, prices={"input": 1.0, "output": 1.0, "cached": 0.1}, **options
+    )
+    spent = lm.capabilities and lm.usage
+    method = icl.FewShot(lm, retriever="balanced", shots=2, format="chat", max_new_tokens=3)
+    predictor = method.fit(POOLS["classify"](), labels=LABELS)
+    asked = queries(*(f"where is parcel {n}" for n in range(5)))
+    return predictor, asked, predictor.predict(asked), lm.usage, spent
+
+
+def test_the_shared_beginning_is_marked_where_the_user_says_so(chat_model):
+    with serve(over(chat_model, completions=False, marks=True).respond) as served:
+        predictor, asked, marked, usage, spent = ask(served.url, mark_cache=True)
+        requests = marked_messages(served)[-5:]
+        prompts = predictor.prompts(asked)
+        for prompt, (messages, places) in zip(prompts, requests, strict=True):
+            assert places == [prompt.cache_break - 1]
+            (part,) = messages[places[0]]["content"]
+            assert part == {"type": "text", "text": prompt.messages[places[0]]["content"], "cache_control": {"type": "ephemeral"}}
+            assert [m for n, m in enumerate(messages) if n not in places] == [
+                dict(m) for n, m in enumerate(prompt.messages) if n not in places
+            ]
+        cached = len(chat_model.codec.chat(prompts[0].messages[: prompts[0].cache_break]).ids)
+        assert usage.cached_tokens - spent.cached_tokens == 4 * cached  # of five requests the first fills the cache
+        assert usage.saved - spent.saved == pytest.approx(4 * cached * 0.9 / 1e6)
+        assert predictor.lm.reference["mark_cache"] is True
+    with serve(over(chat_model, completions=False, marks=True).respond) as served:
+        _, _, plain, usage, _ = ask(served.url)
+        assert usage.cached_tokens == 0
+        assert not any(places for _, places in marked_messages(served))
+    assert [(p.answer, p.text) for p in marked] == [(p.answer, p.text) for p in plain]
+
+
+def test_an_ordinary_server_never_sees_the_mark_unasked_and_its_refusal_is_told(chat_model):
+    with serve(over(chat_model, completions=False).respond) as served:
+        assert not any(p.lost for p in ask(served.url)[2])
+        assert not any(places for _, places in marked_messages(served))
+        refused = ask(served.url, mark_cache=True)[2]
+        assert all("cache_control: Extra inputs are not permitted" in str(p.why) for p in refused)
+    with pytest.raises(InputError, match="mark_cache is 'yes'"):
+        icl.load_model("http://127.0.0.1:1/v1#tiny", mark_cache="yes")

@@ -260,7 +260,8 @@ class RemoteModel:
     @cached_property
     def _worker(self) -> Worker:
         found = self.capabilities
-        return Worker(Dialect(self.listed.model, self._extra, found.chat_limit), found, self.codec, self.window)
+        dialect = Dialect(self.listed.model, self._extra, found.chat_limit, self.options.mark_cache)
+        return Worker(dialect, found, self.codec, self.window)
 
     @cached_property
     def _probing(self) -> Wire:

@@ -24,14 +24,29 @@ class Dialect:
     extra: Mapping[str, Any] = field(default_factory=dict)
     chat_limit: str = "max_tokens"
     """Some providers want `max_completion_tokens` for chat."""
+    mark_cache: bool = False
+    """Mark up to where a chat prompt is shared with others."""
 
     def completion(
         self, prompt: str | Sequence[int] | Sequence[str] | Sequence[Sequence[int]], max_tokens: int, **more: Any
     ) -> dict[str, Any]:
         return self._merged({"model": self.model, "prompt": prompt, "max_tokens": max_tokens, **more})
 
-    def chat(self, messages: Sequence[Message], max_tokens: int, **more: Any) -> dict[str, Any]:
+    def chat(self, messages: Sequence[Mapping[str, Any]], max_tokens: int, **more: Any) -> dict[str, Any]:
         return self._merged({"model": self.model, "messages": [dict(m) for m in messages], self.chat_limit: max_tokens, **more})
+
+    def marked(self, messages: Sequence[Message], n_shared: int) -> Sequence[Mapping[str, Any]]:
+        """The messages with the mark of providers that cache only what is marked, on the last of the first `n_shared`.
+
+        The mark stands on a part of the message's content, as Anthropic's interface has it and gateways with OpenAI's interface (OpenRouter,
+        LiteLLM) take it. Other providers cache beginnings by themselves, and some refuse a mark they do not know: only where the user
+        says so.
+        """
+        if not self.mark_cache or not 0 < n_shared <= len(messages):
+            return messages
+        last = messages[n_shared - 1]
+        part = {"type": "text", "text": last["content"], "cache_control": {"type": "ephemeral"}}
+        return [*messages[: n_shared - 1], {**last, "content": [part]}, *messages[n_shared:]]
 
     def _merged(self, body: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in {**body, **self.extra}.items() if value is not None}

@@ -156,7 +156,8 @@ class Worker:
         if self.found.chat and (chat or not self.found.completions):
             messages: Sequence[Message] = context.messages if isinstance(context, Prompt) else [{"role": "user", "content": context}]
             n_input = self.codec.chat(messages).n_tokens + _TURN_TOKENS * len(messages)
-            return CHAT, messages, n_input, digest([dict(m) for m in messages])
+            n_shared = context.cache_break if isinstance(context, Prompt) else 0
+            return CHAT, self.dialect.marked(messages, n_shared), n_input, digest([dict(m) for m in messages])
         tokens = self.tokens
         if tokens is not None and (not chat or tokens.has_chat):
             ids = list(encoded_context(tokens, context)[0])
