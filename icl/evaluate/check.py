@@ -12,8 +12,8 @@ from typing import Any
 
 from ..errors import InputError, Problem, suggest
 from ..files import NAME, Yaml
+from ..methods import readout_problems, refuse_without_labels
 from ..plugins import find, parse_spec, settings_of
-from ..readout import READOUTS
 from ..values import Kind, Spec
 from ..weights import CATALOGUE
 from .loading import LoadedSuite, MethodEntry, apply_overrides, parse, problem_at, read_source
@@ -125,11 +125,14 @@ class _Checker:
         for option in ("order", "calibration"):
             if isinstance(settings.get(option), str | Mapping):
                 self.spec(option, settings[option], *path, option)
-        readout = settings.get("readout")
-        if isinstance(readout, str) and readout not in READOUTS:
-            self.problems.append(
-                problem_at(self.doc, f"there is no read-out named '{readout}'", suggest(readout, READOUTS), (*path, "readout"))
-            )
+        if spec.name == "zero_shot":
+            try:
+                refuse_without_labels(settings.get("calibration"), self.plugins)
+            except InputError as error:
+                self.problems += [problem_at(self.doc, p.message, p.fix, (*path, "calibration")) for p in error.problems]
+        if (readout := settings.get("readout")) is not None:
+            readouts = [readout] if isinstance(readout, str) else readout
+            self.problems += [problem_at(self.doc, p.message, p.fix, (*path, "readout")) for p in readout_problems(readouts)]
         if spec.name == "saved" and isinstance(settings.get("path"), str):
             folder = self.folder / settings["path"]
             if not folder.is_dir():
@@ -258,6 +261,25 @@ def template_problems(loaded: LoadedSuite, task: TaskEntry, n: int) -> Iterator[
             uses.append((own, ("methods", entry.position, entry.spec.name, "template")))
     for name, path in uses:
         yield from _template(loaded, task, name, path)
+    yield from _channels(loaded, task, n)
+
+
+def _channels(loaded: LoadedSuite, task: TaskEntry, n: int) -> Iterator[Problem]:
+    """Methods whose read-out and template do not go together: a channel needs a template of its own."""
+    from ..prompt import Template
+    from ..prompt.bind import channel_problems
+
+    for entry in loaded.methods:
+        if entry.spec.name not in ("few_shot", "zero_shot") or not entry.does(task.name):
+            continue
+        readout = entry.spec.settings.get("readout", "sum")
+        name = entry.spec.settings.get("template") or task.template
+        try:
+            template = Template.load(loaded.template_path(name), loaded.templates)
+        except InputError:  # said already
+            continue
+        for problem in channel_problems(template, "channel" in ([readout] if isinstance(readout, str) else readout)):
+            yield loaded.problem(f"{problem.message} ({template.file})", problem.fix, "methods", entry.position, entry.spec.name, "readout")
 
 
 def _template(loaded: LoadedSuite, task: TaskEntry, name: str, path: Sequence[str | int]) -> Iterator[Problem]:

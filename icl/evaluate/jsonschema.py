@@ -61,7 +61,9 @@ _COMPONENT_OPTIONS: dict[str, dict[str, Any]] = {
     "retriever": {"$ref": "#/$defs/retriever"},
     "order": {"$ref": "#/$defs/order"},
     "calibration": {"anyOf": [{"$ref": "#/$defs/calibration"}, {"type": "null"}]},
-    "readout": {"enum": list(READOUTS)},
+    "readout": {
+        "anyOf": [{"enum": list(READOUTS)}, {"type": "array", "items": {"enum": list(READOUTS)}, "minItems": 1, "uniqueItems": True}]
+    },
 }
 """Options of methods that name another component."""
 

@@ -18,6 +18,8 @@ _WHERE = {
     "write_regression": "_folder",
     "row_of": "_folder",
     "example_of": "_folder",
+    "readout_problems": "few_shot",
+    "refuse_without_labels": "_calibrate",
 }
 __all__ = sorted(_WHERE)
 

@@ -38,7 +38,7 @@ def score_many(predictor: FewShotPredictor, pairs: Sequence[tuple[Example, Seque
     found = predictor._raw(predictor._lm(), work) if work else []
     if limits := [each.why for each in found if isinstance(each, Lost) and each.limit]:
         raise CostLimitError(limits[0])
-    values = iter([None if isinstance(each, Lost) else log_scores(each[1], each[0], predictor.method.readout) for each in found])
+    values = iter([None if isinstance(each, Lost) else log_scores(each[1], each[0], predictor.method.readouts[0]) for each in found])
     return [None if isinstance(made, Unfit) else next(values) for made in packed]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import CostLimitError, IclError, InputError, Problem
@@ -200,8 +201,23 @@ def scored(predictor: FewShotPredictor, queries: Sequence[Example]) -> tuple[lis
     kept = [(i, each) for (i, _), each in zip(work, found, strict=True) if not isinstance(each, Lost)]
     if not kept:
         raise IclError(f"none of the {len(queries)} rows that the calibration is fitted on could be scored")
-    values = [log_scores(scores, candidates, predictor.method.readout) for _, (candidates, scores) in kept]
+    values = [log_scores(scores, candidates, predictor.method.readouts[0]) for _, (candidates, scores) in kept]
     return [i for i, _ in kept], np.stack(values)
+
+
+def refuse_without_labels(value: Any, plugins: Sequence[Path] = ()) -> None:
+    """Raises InputError for a calibration that learns from labelled examples, for a method that has none."""
+    if value is None:
+        return
+    spec = parse_spec(value, "calibration", "calibration")
+    plugin = find("calibration", spec.name, plugins, where="calibration")
+    settings = settings_of(plugin, spec.settings, "calibration")
+    component = plugin.load().build(settings, Context(inputs=("input",)))
+    if hasattr(component, "queries"):
+        component.queries()  # which raises, where they are made of labelled examples
+    elif not getattr(settings, "transductive", False):
+        message = f"'{spec.name}' is fitted on labelled examples, and this method has none"
+        raise InputError(Problem(message, "Use contextual, or few_shot with shots: 0.", field="calibration"))
 
 
 def calibration_of(method: FewShot, kind: Kind, frozen: Frozen | None = None) -> Calibration | None:

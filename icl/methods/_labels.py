@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, Problem
 from ..prompt import Unfit
-from ..readout import group_scores, pick, probabilities
+from ..readout import ambiguous, group_scores, pick, probabilities
 from ..values import Example, LabelScores, Prediction, Prompt
 
 if TYPE_CHECKING:
@@ -47,9 +47,16 @@ def log_scores(scores: LabelScores, candidates: Candidates, readout: str) -> NDA
 
 
 def label_prediction(
-    query: Example, prompt: Prompt, scores: LabelScores, candidates: Candidates, values: NDArray[np.float64], tolerance: float
+    query: Example,
+    prompt: Prompt,
+    scores: LabelScores,
+    candidates: Candidates,
+    values: NDArray[np.float64],
+    tolerance: float,
+    readout: str = "sum",
 ) -> Prediction:
-    """values: (n_answers,) log-scores or calibrated log-probabilities; within `tolerance` of the best the first answer is taken."""
+    """values: (n_answers,) log-scores or calibrated log-probabilities; within `tolerance` of the best the first answer is taken. An
+    answer that its read-out cannot tell from another is marked as a tie."""
     import numpy as np
 
     if np.isnan(values).any() or not np.isfinite(values).any():
@@ -62,14 +69,20 @@ def label_prediction(
         probabilities=shares,
         candidates=candidates.answers,
         demonstrations=tuple(d.uid for d in prompt.demonstrations),
-        scores=scores,
-        tie=tie,
+        scores=_grouped(scores, candidates),
+        tie=tie or ambiguous(scores, candidates.groups, best, readout),
         n_tokens=prompt.n_tokens,
         n_dropped=len(prompt.dropped),
         steps=prompt.steps,
         n_windows=n_windows(prompt),
         n_cut=prompt.n_cut,
     )
+
+
+def _grouped(scores: LabelScores, candidates: Candidates) -> LabelScores:
+    """With which of the scores are whose, where not every answer has one of its own."""
+    groups = tuple(positions for _, positions in candidates.groups)
+    return scores if groups == tuple((at,) for at in range(len(scores.candidates))) else replace(scores, groups=groups)
 
 
 def n_windows(prompt: Prompt) -> int:

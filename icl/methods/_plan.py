@@ -10,7 +10,7 @@ from ..protocols import LanguageModel
 from ..values import Example, Prompt, TokenCounts
 from ._ask import Rehearsal, asks_model
 from ._calibrate import pool_rows
-from ._windows import spread
+from ._readouts import planned_items
 from ._written import requests_for
 
 if TYPE_CHECKING:
@@ -48,5 +48,4 @@ def _work(predictor: FewShotPredictor, lm: LanguageModel, queries: Sequence[Exam
         written = len(work) * samples * predictor.method.max_new_tokens
         total = sum(p.n_tokens or 0 for _, p in work) * requests_for(lm, samples) + written
         return TokenCounts(total, total, written)
-    continuations = [predictor._candidates(q, p).continuations for q, p in work]
-    return lm.plan(*spread([p for _, p in work], continuations)) if work else TokenCounts(0, 0)
+    return planned_items(predictor, lm, [(q, p, predictor._candidates(q, p)) for q, p in work])

@@ -26,6 +26,7 @@ from ._learned import write_learned
 from ._model import ModelHandle
 from ._plan import plan
 from ._rationale import after_rationale, check_rationales, rationale_of, uses_rationales, with_rationale
+from ._readouts import Premises, check_readouts, scored_items, stored_readouts
 from ._state import prompt_state
 from ._written import (
     Lost,
@@ -36,7 +37,6 @@ from ._written import (
     lost,
     prediction_of,
     read_as_label,
-    score,
     words_of,
     write,
     writing_of,
@@ -90,6 +90,8 @@ class FewShotPredictor:
         self._shows_rationales = method.shots > 0 and uses_rationales(bound, self.pool)
         check_rationales(method, bound, self._shows_rationales)
         self._layout = Layout.of(method)
+        check_readouts(method, bound, self._layout, self.pool)
+        self.premises = Premises()
         self._check_layout(None if self._layout.is_plain else method.lm)
         self._last: tuple[tuple[str, ...], list[Prompt | Unfit]] | None = None
 
@@ -228,6 +230,13 @@ class FewShotPredictor:
         return "generation" if self._writes(self._lm()) else estimator_of(self._lm())
 
     @property
+    def readouts(self) -> tuple[str, ...]:
+        """The read-outs that the raw scores of its predictions allow, its own first; none where answers are read out of text."""
+        allowed = stored_readouts(self, self._lm())
+        own = self.method.readouts[:1] if allowed else ()
+        return (*own, *(readout for readout in allowed if readout not in own))
+
+    @property
     def lm(self) -> LanguageModel | None:
         """The model, if it is loaded."""
         return self._model.lm
@@ -258,12 +267,13 @@ class FewShotPredictor:
                 result.append(found)
                 continue
             candidates, scores = found
-            tolerance = tie_tolerance(scores, self.method.readout, lm.dtype)
-            result.append(label_prediction(query, prompt, scores, candidates, next(values), tolerance))
+            readout = self.method.readouts[0]
+            tolerance = tie_tolerance(scores, readout, lm.dtype)
+            result.append(label_prediction(query, prompt, scores, candidates, next(values), tolerance, readout))
         return result
 
     def _values(self, raw: Sequence[tuple[Candidates, LabelScores]]) -> list[NDArray[np.float64]]:
-        values = [log_scores(scores, candidates, self.method.readout) for candidates, scores in raw]
+        values = [log_scores(scores, candidates, self.method.readouts[0]) for candidates, scores in raw]
         return self.calibration.apply(self, values) if self.calibration is not None and values else values
 
     def _raw(self, lm: LanguageModel, work: Sequence[tuple[Example, Prompt]]) -> list[tuple[Candidates, LabelScores] | Lost]:
@@ -278,8 +288,8 @@ class FewShotPredictor:
         candidates = [
             r if isinstance(r, Lost) else self._candidates(query, prompt, r) for (query, prompt), r in zip(work, rationales, strict=True)
         ]
-        whole = [(prompt, c) for (_, prompt), c in zip(work, candidates, strict=True) if not isinstance(c, Lost)]
-        found = iter(score(lm, [prompt for prompt, _ in whole], [c.continuations for _, c in whole]))
+        whole = [(query, prompt, c) for (query, prompt), c in zip(work, candidates, strict=True) if not isinstance(c, Lost)]
+        found = iter(scored_items(self, lm, whole))
         return [c if isinstance(c, Lost) else each if isinstance(each := next(found), Lost) else (c, each) for c in candidates]
 
     def _candidates(self, query: Example, prompt: Prompt, rationale: str = "") -> Candidates:

@@ -25,9 +25,10 @@ def uses_rationales(bound: BoundTemplate, pool: Sequence[Example]) -> bool:
 def check_rationales(method: FewShot, bound: BoundTemplate, shown: bool) -> None:
     """Raises InputError for a read-out that cannot be had: a rationale's own likelihood is the same for all labels and cancels out
     of sums, but not once each sum is divided by a length."""
-    if shown and method.readout != "sum" and bound.kind != "answer":
+    others = [readout for readout in method.readouts if readout != "sum"]
+    if shown and others and bound.kind != "answer":
         raise InputError(
-            Problem(f"the read-out '{method.readout}' cannot be had with a template that shows rationales", "Use sum.", field="readout")
+            Problem(f"the read-out '{others[0]}' cannot be had with a template that shows rationales", "Use sum.", field="readout")
         )
 
 

@@ -65,16 +65,20 @@ def estimator_of(lm: LanguageModel) -> str:
 
 def demands(method: FewShot) -> bool:
     """Whether the method asks for something that not every model gives."""
-    return method.readout != "sum" or method.format != "auto" or method.calibration is not None or method.abstain is not None
+    return method.readouts != ("sum",) or method.format != "auto" or method.calibration is not None or method.abstain is not None
 
 
 def check_estimator(method: FewShot, lm: LanguageModel) -> None:
     """Raises InputError for what needs log-probabilities that the model does not give."""
     estimator = estimator_of(lm)
     problems = []
-    if method.readout != "sum" and estimator != "loglikelihood":
-        message = f"the read-out '{method.readout}' needs a label's whole log-likelihood, and '{lm.name}' gives {_GIVES[estimator]}"
+    beyond = [readout for readout in method.readouts if readout not in _READOUTS.get(estimator, method.readouts)]
+    if beyond:
+        message = f"the read-out '{beyond[0]}' needs a label's whole log-likelihood, and '{lm.name}' gives {_GIVES[estimator]}"
         problems.append(Problem(message, "Use readout: sum, or a model with log-probabilities.", field="readout"))
+    elif method.samples > 1 and method.readouts != ("sum",):
+        message = f"the read-out '{method.readouts[-1]}' is of log-probabilities, and with samples labels are read out of text"
+        problems.append(Problem(message, "Leave one of the two out.", field="readout"))
     if method.calibration is not None and (estimator == "generation" or method.samples > 1):
         message = f"a calibration corrects log-probabilities, and here labels are read out of the text that '{lm.name}' writes"
         problems.append(Problem(message, "Leave it out, or use a model with log-probabilities.", field="calibration"))
@@ -85,6 +89,8 @@ def check_estimator(method: FewShot, lm: LanguageModel) -> None:
         raise InputError(problems)
 
 
+_READOUTS = {"first_token": ("sum", "first_token"), "generation": ("sum",)}
+"""What an estimator that does not give whole log-likelihoods allows; there `sum` is whatever it gives."""
 _GIVES = {"first_token": "that of its first token only", "generation": "text only"}
 
 

@@ -33,12 +33,32 @@ LOOKED_AT = 100
 """Examples that are looked at to tell of which kind they are."""
 
 
+READOUT = "How a label's score is read; of a list the first, and the others are compared on the same scores."
+
+
+def readout_problems(readouts: Sequence[str]) -> list[Problem]:
+    """What is wrong with a method's read-outs."""
+    problems = [
+        Problem(f"there is no readout named {readout!r}", suggest(str(readout), READOUTS), field="readout")
+        for readout in readouts
+        if readout not in READOUTS
+    ]
+    if not readouts or len(set(readouts)) < len(readouts):
+        problems.append(
+            Problem("an empty list, or one that names a read-out twice", "Name each once, the method's own first.", field="readout")
+        )
+    if "channel" in readouts and len(readouts) > 1:
+        fix = "Make it a method of its own."
+        problems.append(Problem("a channel scores the query's text, so that its scores allow no other read-out", fix, field="readout"))
+    return problems
+
+
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     retriever: str | dict[str, Any] | list[str | dict[str, Any]] = Field("knn", description="A selector, or a list of stages.")
     order: str | dict[str, Any] = Field("similar_last", description="How the demonstrations are ordered in the prompt.")
     shots: int = Field(8, ge=0, description="Demonstrations per prompt, as far as they fit.")
-    readout: Literal["sum", "per_token", "per_byte", "per_char"] = Field("sum", description="What a label's likelihood is divided by.")
+    readout: str | list[str] = Field("sum", description=READOUT)
     calibration: str | dict[str, Any] | None = Field(None, description="Corrects the model's bias towards some labels.")
     template: str | None = Field(None, description="A template instead of the task's.")
     format: Literal["auto", "plain", "chat"] | None = Field(None, description="Plain text or chat turns, instead of the suite's.")
@@ -76,7 +96,8 @@ class FewShot:
     retriever: Any = "knn"
     order: Any = "similar_last"
     shots: int = 8
-    readout: str = "sum"
+    readout: str | Sequence[str] = "sum"
+    """The method's own, or a list: its own, then others that are to be compared on the same scores."""
     calibration: str | Mapping[str, Any] | None = None
     format: str = "auto"
     max_tokens: int | None = None
@@ -123,11 +144,9 @@ class FewShot:
             problems.append(
                 Problem(f"got {self.temperature!r}", "Give a number above 0; a single text is greedy anyway.", field="temperature")
             )
-        for field, known in (("format", FORMATS), ("readout", READOUTS)):
-            if getattr(self, field) not in known:
-                problems.append(
-                    Problem(f"there is no {field} named {getattr(self, field)!r}", suggest(str(getattr(self, field)), known), field=field)
-                )
+        if self.format not in FORMATS:
+            problems.append(Problem(f"there is no format named {self.format!r}", suggest(str(self.format), FORMATS), field="format"))
+        problems += readout_problems(self.readouts)
         for check, value in ((windows_of, self.windows), (long_input_of, self.long_input)):
             try:
                 check(value)
@@ -135,6 +154,11 @@ class FewShot:
                 problems += error.problems
         if problems:
             raise InputError(problems)
+
+    @property
+    def readouts(self) -> tuple[str, ...]:
+        """The method's own read-out, then those that come along."""
+        return (self.readout,) if isinstance(self.readout, str) else tuple(self.readout)
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -164,7 +188,7 @@ class FewShot:
         kind = kind or self.kind or (kind_of(pool[:LOOKED_AT]) if template.generic else template.kind)
         inputs = tuple(inputs or self.inputs or inputs_of(pool, None) or template.inputs)
         order = () if kind != "classify" else tuple(labels) if on_disk and labels else label_order(pool, labels)
-        bound = bind(template, kind=kind, inputs=inputs, labels=order, words=self.words)
+        bound = bind(template, kind=kind, inputs=inputs, labels=order, words=self.words, channel="channel" in self.readouts)
         return FewShotPredictor(replace(self, inputs=inputs), bound, pool)
 
     def _template(self) -> Template:

@@ -12,8 +12,9 @@ from ..protocols import LanguageModel, MethodContext
 from ..values import KINDS as ALL_KINDS
 from ..values import Kind
 from ._abstain import DESCRIPTION, Option
+from ._calibrate import refuse_without_labels
 from ._long_input import LongInputSettings
-from .few_shot import FewShot, method_of
+from .few_shot import READOUT, FewShot, method_of
 from .few_shot import load as _load
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ NEEDS_MODEL = True
 
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    readout: Literal["sum", "per_token", "per_byte", "per_char"] = Field("sum", description="What a label's likelihood is divided by.")
+    readout: str | list[str] = Field("sum", description=READOUT)
+    calibration: str | dict[str, Any] | None = Field(
+        None, description="Corrects the model's bias towards some labels; one that needs no labelled examples."
+    )
     template: str | None = Field(None, description="A template instead of the task's.")
     format: Literal["auto", "plain", "chat"] | None = Field(None, description="Plain text or chat turns, instead of the suite's.")
     max_tokens: int | None = Field(None, ge=1, description="Token budget of the prompt; default: the model's window.")
@@ -42,6 +46,8 @@ class Settings(BaseModel):
 
 
 def build(settings: Settings, context: MethodContext) -> FewShot:
+    """Raises InputError for a calibration that needs labelled examples."""
+    refuse_without_labels(settings.calibration, context.plugin_folders)
     return method_of({**settings.model_dump(), "shots": 0}, context, "zero_shot")
 
 

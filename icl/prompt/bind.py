@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import InputError, Problem, suggest
-from ..values import Example, Kind, Message
+from ..values import Example, Kind, Message, canonical_json
 from .frontmatter import word_problems
 from .template import RESERVED, VARIABLES, Template, split_label
 
@@ -38,11 +38,13 @@ class BoundTemplate:
         return self._counts[-1][1]
 
     def query(self, example: Example) -> str:
-        """The example block: what a query ends with and what a demonstration begins with."""
+        """The example block: what a query ends with and what a demonstration begins with. In a channel a demonstration ends with it, and
+        a query is scored by it."""
         return self._render("example", example)
 
     def demonstration(self, example: Example) -> str:
-        """A solved example as text: example, rationale (if it has one), answer. Raises InputError if it has no target."""
+        """A solved example as text: example, rationale (if it has one), answer; in a channel answer, example. Raises InputError if it has
+        no target."""
         return "".join(self._solved(example))
 
     def instruction(self, query: Example) -> str:
@@ -55,9 +57,12 @@ class BoundTemplate:
             self._fixed["instruction"] = self._render("instruction", query)
         return str(self._fixed["instruction"])
 
-    def plain(self, demonstrations: Sequence[Example], query: Example) -> str:
-        """The prompt as text: instruction, demonstrations and query, joined by the separator; an empty one takes its separator with it."""
-        parts = [self.instruction(query), *(self.demonstration(d) for d in demonstrations), self.query(query)]
+    def plain(self, demonstrations: Sequence[Example], query: Example, ending: str | None = None) -> str:
+        """The prompt as text: instruction, demonstrations and query, joined by the separator; an empty one takes its separator with it.
+
+        ending: in a channel, which of the `continuations` it ends with; default: the first.
+        """
+        parts = [self.instruction(query), *(self.demonstration(d) for d in demonstrations), self._closing(query, ending)]
         return self.template.separator.join(part for part in parts if part)
 
     def instruction_varies(self, query: Example) -> bool:
@@ -65,8 +70,16 @@ class BoundTemplate:
         block = self.template.blocks.get("instruction")
         return block is not None and bool(block.names & (query.fields.keys() | {"fields", "choices", "letters"}))
 
-    def messages(self, demonstrations: Sequence[Example], query: Example) -> tuple[Message, ...]:
-        """The prompt as chat: instruction = system turn, a demonstration = a user and an assistant turn, the query = the last user turn."""
+    def _closing(self, query: Example, ending: str | None) -> str:
+        if not self.template.channel:
+            return self.query(query)
+        return ending if ending is not None else next((text for _, texts in self.continuations(query) for text in texts), "")
+
+    def messages(self, demonstrations: Sequence[Example], query: Example, ending: str | None = None) -> tuple[Message, ...]:
+        """The prompt as chat: instruction = system turn, a demonstration = a user and an assistant turn, the query = the last user turn.
+
+        ending: as for `plain`.
+        """
         messages: list[Message] = []
         if instruction := self.instruction(query):
             messages.append({"role": "system", "content": instruction})
@@ -74,11 +87,12 @@ class BoundTemplate:
             question, answer = self._solved(demonstration)
             messages.append({"role": "user", "content": question})
             messages.append({"role": "assistant", "content": answer.strip()})
-        messages.append({"role": "user", "content": self.query(query)})
+        messages.append({"role": "user", "content": self._closing(query, ending)})
         return tuple(messages)
 
     def continuations(self, query: Example, format: str = "plain") -> tuple[tuple[str, tuple[str, ...]], ...]:
         """What is scored after the query's prompt: (label, one continuation for each of its words), or (choice text, its continuation).
+        In a channel, what the query's prompts end with: what is scored behind each of them is `scored`.
 
         format: in `chat` the answer opens the assistant's turn, so it is stripped there, as in the demonstrations. With `end: true` a
         plain continuation is followed by the beginning of the separator: all of its leading white space, or else all up to the first
@@ -89,7 +103,7 @@ class BoundTemplate:
         if self.kind == "choose":
             answers = self._answers(query)
             return tuple((choice, (self._continuation(query, a, format),)) for choice, a in zip(query.choices, answers, strict=True))
-        varies = self.template.blocks["answer"].names & (query.fields.keys() | {"fields"})
+        varies = self.answers_vary(query)
         if not varies and (known := self._fixed.get(format)) is not None:
             return known  # type: ignore[no-any-return]
         found = tuple((label, tuple(self._continuation(query, w, format) for w in self.words[label])) for label in self.labels)
@@ -97,8 +111,39 @@ class BoundTemplate:
             self._fixed[format] = found
         return found
 
+    def answers_vary(self, query: Example) -> bool:
+        """Whether the continuations have to do with the query."""
+        return self.kind == "choose" or bool(self.template.blocks["answer"].names & (query.fields.keys() | {"fields"}))
+
+    def scored(self, query: Example, format: str = "plain") -> str:
+        """In a channel, what is scored behind each of the query's prompts: its example block, ended as a continuation is."""
+        return self._ended(self.query(query), format)
+
+    def premise(self, query: Example) -> str:
+        """The domain premise (Holtzman et al. 2021): the template's own `premise`, else what its example block ends with, whatever the
+        inputs: what stands behind the last of them, from its first letter or digit on (a quotation mark or a full stop belongs to the input;
+        without a letter, all but the white space in front). Neither instruction nor demonstrations are in it, as in the paper. Raises
+        InputError if there is nothing.
+        """
+        if self.template.premise is not None:
+            return self.template.premise
+        key = canonical_json(["premise", [[name, type(value).__name__] for name, value in query.fields.items()], len(query.choices)])
+        if key not in self._fixed:
+            one, other = (self.query(_filled(query, at)) for at in (0, 1))
+            n = next((n for n, (a, b) in enumerate(zip(reversed(one), reversed(other), strict=False)) if a != b), min(len(one), len(other)))
+            behind = one[len(one) - n :].lstrip()
+            self._fixed[key] = re.sub(r"^[\W_]+(?=[^\W_])", "", behind)
+        if not self._fixed[key]:
+            message = "the template writes nothing between the last input and the answer, so that there is no domain premise"
+            fix = "Add the key 'premise: …' to it, or use the read-out pmi."
+            raise InputError(Problem(message, fix, self.template.file, self.template.blocks["example"].line, "block example"))
+        return str(self._fixed[key])
+
     def _continuation(self, query: Example, answer: str, format: str) -> str:
         text = self._render("answer", query, answer=answer)
+        return text if self.template.channel else self._ended(text, format)
+
+    def _ended(self, text: str, format: str) -> str:
         if format == "chat":
             return text.strip()
         if self.template.end and (beginning := re.match(r"\s+|\S+", self.template.separator)):
@@ -106,7 +151,7 @@ class BoundTemplate:
         return text
 
     def _solved(self, example: Example) -> tuple[str, str]:
-        """(example block, rationale and answer) of a demonstration."""
+        """(example block, rationale and answer) of a demonstration; in a channel (answer, example block)."""
         known = self._parts.get(example.uid)
         # A uid does not cover the target, and users may reuse one: the example itself is compared.
         if known is not None and (known[0] is example or known[0] == example):
@@ -116,6 +161,8 @@ class BoundTemplate:
         if self.template.has_rationale and example.rationale is not None:
             rationale = self._render("rationale", example, rationale=example.rationale)
         parts = self.query(example), rationale + self._render("answer", example, answer=answer)
+        if self.template.channel:
+            parts = parts[::-1]
         if len(self._parts) >= CACHED:
             self._parts.clear()
         self._parts[example.uid] = example, parts
@@ -156,6 +203,20 @@ class BoundTemplate:
         return self.template.blocks[name].render(values, given + sum(map(len, more.values())))
 
 
+def _filled(query: Example, which: int) -> Example:
+    """The query with other inputs in it: texts of a letter that no one uses, and small numbers, in two versions."""
+    text = ("\ue000", "\ue001\ue001")[which]
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, bool):
+            return bool(which)
+        if isinstance(value, int | float):
+            return type(value)((1.5, 22.25)[which])
+        return text if isinstance(value, str) else [dict.fromkeys(turn, text) for turn in value[:1]]
+
+    return replace(query, fields={name: filled(v) for name, v in query.fields.items()}, choices=(text,) * len(query.choices))
+
+
 def _turns_size(turns: Iterable[Mapping[str, str]]) -> int:
     return sum(len(text) for turn in turns for text in turn.values())
 
@@ -186,11 +247,16 @@ def bind(
     inputs: Sequence[str],
     labels: Sequence[str] = (),
     words: Mapping[str, Sequence[str] | str] | None = None,
+    channel: bool | None = None,
 ) -> BoundTemplate:
-    """Check a template against a task. words: label -> words, instead of the template's. Raises InputError with every problem."""
+    """Check a template against a task. Raises InputError with every problem.
+
+    words: label -> words, instead of the template's. channel: whether the example is to be scored behind the answer; None: whatever the
+    template is for.
+    """
     if template.generic:
-        template = Template.default(inputs, kind)
-    problems = [*_kind_problems(template, kind), *_field_problems(template, kind, inputs)]
+        template = Template.default(inputs, kind, channel=bool(channel))
+    problems = [*_kind_problems(template, kind, channel), *_field_problems(template, kind, inputs)]
     bound_words: dict[str, tuple[str, ...]] = {}
     if kind == "classify":
         own = words if words is not None else template.words
@@ -204,7 +270,7 @@ def bind(
     return BoundTemplate(template, kind, tuple(labels), {label: bound_words[label] for label in labels} if kind == "classify" else {})
 
 
-def _kind_problems(template: Template, kind: Kind) -> list[Problem]:
+def _kind_problems(template: Template, kind: Kind, channel: bool | None) -> list[Problem]:
     found = []
     if template.kind != kind:
         fix = f"Use a template of kind {kind}, or 'default'." + (
@@ -212,10 +278,19 @@ def _kind_problems(template: Template, kind: Kind) -> list[Problem]:
         )
         message = f"the template is for kind {template.kind}, the task is {kind}"
         found.append(Problem(message, fix, template.file, template.lines.get("kind"), "kind"))
-    if template.channel:
-        message = "'channel: true' cannot be honoured: this version has no read-out that scores the example given the answer"
-        found.append(Problem(message, "Remove the key, or use another template.", template.file, template.lines.get("channel"), "channel"))
-    return found
+    return [*found, *channel_problems(template, channel)]
+
+
+def channel_problems(template: Template, channel: bool | None) -> list[Problem]:
+    """What is wrong with a template for a read-out that is a channel, or for one that is none; None: nothing, whatever it is."""
+    if template.generic or channel is None or template.channel is channel:
+        return []
+    if channel:
+        message = "the read-out channel needs a template that begins with the answer, and this one ends with it"
+        fix = "Use 'default', or one with 'channel: true' and the answer first: {% block answer %}Label: {{ answer }}{% endblock %}."
+        return [Problem(message, fix, template.file, None, "channel")]
+    fix = "Set readout: channel for the methods that use it."
+    return [Problem("a template with 'channel: true' has no other read-out", fix, template.file, template.lines.get("channel"), "channel")]
 
 
 def _field_problems(template: Template, kind: Kind, inputs: Sequence[str]) -> list[Problem]:

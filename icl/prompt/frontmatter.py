@@ -49,6 +49,7 @@ class FrontMatter(BaseModel):
     stop: Words | None = None
     format: Literal["auto", "plain", "chat"] = "auto"
     channel: bool = False
+    premise: str | None = None
     end: bool = False
     extract: str | None = None
 
@@ -75,6 +76,16 @@ class FrontMatter(BaseModel):
             found.append(("choices", f"'choices' is for kind choose, this is {self.kind}", "Remove it, or add 'kind: choose'."))
         if self.kind != "classify" and self.labels is not None:
             found.append(("labels", f"'labels' is for kind classify, this is {self.kind}", "Remove 'labels'."))
+        if self.channel and self.kind == "answer":
+            found.append(
+                ("channel", "a channel scores the example behind each of a set of answers", "Remove the key, or give another kind.")
+            )
+        if self.channel and self.choices == "letter":
+            found.append(("choices", "behind a letter no example is more likely than behind another", "Use 'choices: text'."))
+        if self.channel and self.premise is not None:
+            found.append(("premise", "a channel's answers come first, so that they have no premise", "Remove 'premise'."))
+        if self.premise is not None and not self.premise.strip():
+            found.append(("premise", "a premise without a word is none", "Give the text, or remove the key."))
         if self.end and not self.separator:
             found.append(("end", "'end' scores the separator, which is empty", "Give a separator, or remove 'end'."))
         if self.extract is not None and (problem := extract_problem(self.extract)):

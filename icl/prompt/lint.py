@@ -69,24 +69,29 @@ def _sample(template: Template, label: str) -> Example:
 
 
 def _borders(template: Template) -> Iterator[Problem]:
-    """White space where the example ends and the answer begins. A template that needs a conversation in a field is left alone."""
+    """White space where the example ends and the answer begins, or, in a channel, the answer and then the example. A template that needs
+    a conversation in a field is left alone."""
     words = template.words or {SAMPLE: (SAMPLE,)}
     bound = _bound(template, tuple(words))
     label = next(iter(words))
+    sample = _sample(template, label)
+    names, shown = ("example", "answer"), "{{ answer }}"
     try:
-        example = bound.query(_sample(template, label))
-        after = bound.demonstration(_sample(template, label))[len(example) :]
+        before = bound.query(sample)
+        if template.channel:
+            names, shown, before = ("answer", "example"), "…", bound.demonstration(sample)[: -len(before) or None]
+        after = bound.demonstration(sample)[len(before) :]
     except InputError:
         return
-    line = template.blocks["example"].line
-    if example.endswith((" ", "\t")):
-        message = "the example block ends in a space: a word after it is not the token it is elsewhere, and its score drops"
-        fix = "Move the space to the beginning of the answer block: {% block answer %} {{ answer }}{% endblock %}."
-        yield Problem(message, fix, template.file, line, "block example")
-    elif _glued(example, after):
-        message = f"the answer follows the example without a space: '…{example[-12:]}{after[:12]}'".replace("\n", "\\n")
-        fix = "Begin the answer block with a space or a line end: {% block answer %} {{ answer }}{% endblock %}."
-        yield Problem(message, fix, template.file, template.blocks["answer"].line, "block answer")
+    first, second = names
+    if before.endswith((" ", "\t")):
+        message = f"the {first} block ends in a space: a word after it is not the token it is elsewhere, and its score drops"
+        fix = f"Move the space to the beginning of the {second} block: {{% block {second} %}} {shown}{{% endblock %}}."
+        yield Problem(message, fix, template.file, template.blocks[first].line, f"block {first}")
+    elif _glued(before, after):
+        message = f"the {second} follows the {first} without a space: '…{before[-12:]}{after[:12]}'".replace("\n", "\\n")
+        fix = f"Begin the {second} block with a space or a line end: {{% block {second} %}} {shown}{{% endblock %}}."
+        yield Problem(message, fix, template.file, template.blocks[second].line, f"block {second}")
     for name, its in (template.words or {}).items():
         for word in its:
             if word != word.strip():
@@ -105,19 +110,18 @@ def _glued(example: str, after: str) -> bool:
 
 
 def _bound(template: Template, labels: Sequence[str]) -> BoundTemplate:
-    from dataclasses import replace
-
-    return bind(replace(template, channel=False), kind=template.kind, inputs=template.inputs, labels=labels)
+    return bind(template, kind=template.kind, inputs=template.inputs, labels=labels)
 
 
 def _tokens(template: Template, codec: PromptCodec, labels: Sequence[str]) -> Iterator[Problem]:
-    """Labels that a model cannot tell apart, or of which one is the beginning of another."""
+    """Labels that a model cannot tell apart, or of which one is the beginning of another: that matters not in a channel, where the labels
+    are not scored."""
     labels = tuple(template.words or labels)
     if template.kind != "classify" or not labels:
         return
     bound = _bound(template, labels)
     query = _sample(template, labels[0])
-    context = bound.query(query)
+    context = "" if template.channel else bound.query(query)
     ids = {(label, text): codec.plain(context + text).ids for label, texts in bound.continuations(query) for text in texts}
     line = template.lines.get("labels")
     for (a, text_a), (b, text_b) in combinations(ids, 2):
@@ -127,7 +131,7 @@ def _tokens(template: Template, codec: PromptCodec, labels: Sequence[str]) -> It
         if short == long:
             message = f"{text_a.strip()!r} of '{a}' and {text_b.strip()!r} of '{b}' become the same tokens"
             yield Problem(message, "Give one of them another word.", template.file, line, "labels")
-        elif long[: len(short)] == short:
+        elif long[: len(short)] == short and not template.channel:
             begins, other = ((a, text_a), (b, text_b)) if ids[a, text_a] == short else ((b, text_b), (a, text_a))
             message = (
                 f"{begins[1].strip()!r} of '{begins[0]}' is the beginning of {other[1].strip()!r} of '{other[0]}' and always scores higher"

@@ -39,11 +39,13 @@ class _Job:
     continuations: tuple[str, ...]
     limit: int | None
     """Tokens for the prompt and its longest continuation."""
+    ending: str | None = None
+    """What the prompt of a channel ends with."""
 
     def encode(self, demonstrations: Sequence[Example]) -> Encoded:
         if self.format == "chat":
-            return self.codec.chat(self.bound.messages(demonstrations, self.query))
-        return self.codec.plain(self.bound.plain(demonstrations, self.query))
+            return self.codec.chat(self.bound.messages(demonstrations, self.query, self.ending))
+        return self.codec.plain(self.bound.plain(demonstrations, self.query, self.ending))
 
     def total(self, encoded: Encoded, *, exact: bool = False) -> int:
         """Tokens of the prompt with its longest continuation: exact wherever it could matter for the limit."""
@@ -86,16 +88,20 @@ def pack(
 
     ordered: demonstrations in prompt order. useful: their uids, most useful first; dropped from the back. codec: None packs everything
     and counts nothing. max_tokens: for the prompt, its longest continuation and `reserve` tokens of generated text; None: no limit.
-    The same demonstrations stand before every label. Raises InputError for `format="chat"` without a chat template.
+    The same demonstrations stand before every label; of a channel's prompts, one a label, this is the longest. Raises InputError for `format="chat"` without a chat template.
     """
     chosen = resolve_format(bound, format, codec)
     hits = list(ordered)
     dropped: list[str] = []
     encoded: Encoded | None = None
+    continuations = tuple(c for _, each in bound.continuations(query, chosen) for c in each) if max_tokens is not None else ()
+    ending = None
+    if bound.template.channel:
+        ending = _longest(bound, query, codec)
+        continuations = (bound.scored(query, chosen),)
     if codec is not None:
-        continuations = tuple(c for _, each in bound.continuations(query, chosen) for c in each) if max_tokens is not None else ()
         limit = None if max_tokens is None else max_tokens - reserve
-        job = _Job(bound, query, codec, chosen, continuations, limit)
+        job = _Job(bound, query, codec, chosen, continuations, limit, ending)
         kept, encoded, n = _fit(job, hits, useful)
         if encoded is None:
             kept_free = f", of which {reserve} are kept for the answer" if reserve else ""
@@ -105,10 +111,10 @@ def pack(
         hits = kept
     demonstrations = tuple(Demonstration(hit.example, shot, hit.score, hit.shared) for shot, hit in enumerate(hits))
     examples = [hit.example for hit in hits]
-    messages = bound.messages(examples, query)
+    messages = bound.messages(examples, query, ending)
     cache_break = _cache_break(bound, query, len(messages), hits, ordered)
     if encoded is None:
-        text = bound.plain(examples, query)
+        text = bound.plain(examples, query, ending)
         return Prompt(text, messages, demonstrations=demonstrations, tail=text, format=chosen, query=query, cache_break=cache_break)
     return Prompt(
         text=encoded.text,
@@ -123,6 +129,18 @@ def pack(
         query=query,
         cache_break=cache_break,
     )
+
+
+def _longest(bound: BoundTemplate, query: Example, codec: PromptCodec | None) -> str:
+    """What the longest prompt of a channel ends with, by tokens where they can be counted, the first of several."""
+    known = bound.counts(codec)
+
+    def size(text: str) -> int:
+        if text not in known:
+            known[text] = len(text) if codec is None else codec.count(text)
+        return known[text]
+
+    return max((text for _, texts in bound.continuations(query) for text in texts), key=size, default="")
 
 
 def _cache_break(bound: BoundTemplate, query: Example, n_messages: int, hits: Sequence[Hit], ordered: Sequence[Hit]) -> int:

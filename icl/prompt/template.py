@@ -48,6 +48,9 @@ class Template:
     stop: tuple[str, ...]
     format: Literal["auto", "plain", "chat"]
     channel: bool
+    """The answer comes first, and the example behind it is what is scored."""
+    premise: str | None
+    """The domain premise; None: what the template writes between the last input and the answer."""
     end: bool
     extract: str | None
     digest: str
@@ -99,9 +102,10 @@ class Template:
         return _parsed(source, name, str(file) if file is not None else None)
 
     @classmethod
-    def default(cls, inputs: Sequence[str], kind: Kind) -> Template:
-        """The template used when none is given: `Text: …`, then `Label: …`, with the field names as captions."""
-        return _default(tuple(inputs), kind)
+    def default(cls, inputs: Sequence[str], kind: Kind, *, channel: bool = False) -> Template:
+        """The template used when none is given: `Text: …`, then `Label: …`, with the field names as captions; in a channel the other
+        way round."""
+        return _default(tuple(inputs), kind, channel)
 
 
 def _named(name: str, folders: Sequence[Path]) -> Path | None:
@@ -161,6 +165,9 @@ def _parsed(source: str, name: str, file: str | None) -> Template:
                 for name in ("answer", "rationale")
                 if name in blocks[key].names and name not in (front.input or ())
             ]
+    if front.channel and "rationale" in blocks:
+        message = "in a channel there is no place for a rationale: the answer comes first"
+        problems.append(Problem(message, "Remove the block.", where, blocks["rationale"].line, "block rationale"))
     if problems:
         raise InputError(problems)
     lines = {str(p[0]): n for p, n in doc.lines.items() if len(p) == 1}
@@ -186,6 +193,7 @@ def _template(
         stop=stop,
         format=front.format,
         channel=front.channel,
+        premise=front.premise,
         end=front.end,
         extract=front.extract,
         digest=digest(source),
@@ -205,18 +213,22 @@ SHOW = """{% macro show(value) %}{% if value is string or value is number %} {{ 
 
 
 @lru_cache(maxsize=64)
-def _default(inputs: tuple[str, ...], kind: Kind) -> Template:
+def _default(inputs: tuple[str, ...], kind: Kind, channel: bool = False) -> Template:
     rows = [f"{_literal(caption(name))}:{{{{ show({_reference(name)}) }}}}\n" for name in inputs]
-    if kind == "choose":
+    if kind == "choose" and not channel:
         rows.append("{% for choice in choices %}{{ letters[loop.index0] }}. {{ choice }}\n{% endfor %}")
     keys = [
         f"description: {DEFAULT}",
         f"kind: {kind}",
         f"input: {_quoted(list(inputs))}",
-        *(["choices: letter"] if kind == "choose" else []),
+        *([f"choices: {'text' if channel else 'letter'}"] if kind == "choose" else []),
+        *(["channel: true"] if channel else []),
     ]
     example = f"{{% block example %}}{''.join(rows)}{CAPTIONS[kind]}:{{% endblock %}}"
     answer = "{% block answer %} {{ answer }}{% endblock %}"
+    if channel:
+        example = f"{{% block example %}}\n{''.join(rows)[:-1]}{{% endblock %}}"
+        answer = f"{{% block answer %}}{CAPTIONS[kind]}: {{{{ answer }}}}{{% endblock %}}"
     source = "\n".join(["---", *keys, "---", SHOW + example, answer, ""])
     return replace(_parsed(source, "default", None), split_labels=True)
 

@@ -6,6 +6,7 @@ from icl.errors import InputError
 from icl.files import packaged
 from icl.prompt import Template, bind, lint
 from icl.protocols import Encoded
+from icl.values import Example
 
 HEAD = "---\ninput: [text]\nlabels: {negative: [bad], positive: [good]}\n---\n"
 BODY = "{% block example %}Review: {{ text }}\nSentiment:{% endblock %}\n{% block answer %} {{ answer }}{% endblock %}\n"
@@ -62,9 +63,76 @@ def test_an_input_named_like_a_variable():
     assert any("has the name of a variable of templates" in p for p in problems_of(source, inputs=["text", "labels"]))
 
 
-def test_channel_is_refused_until_a_readout_can_honour_it():
-    (problem,) = problems_of(HEAD.replace("input:", "channel: true\ninput:") + BODY)
-    assert problem.startswith("t.jinja:2: channel: 'channel: true' cannot be honoured")
+CHANNEL = HEAD.replace("input:", "channel: true\ninput:")
+TURNED = "{% block answer %}Sentiment: {{ answer }}{% endblock %}\n{% block example %}\nReview: {{ text }}{% endblock %}\n"
+
+
+def test_a_channel_and_its_readout_belong_together():
+    (problem,) = problems_of(CHANNEL + TURNED, channel=False)
+    assert problem.startswith("t.jinja:2: channel: a template with 'channel: true' has no other read-out")
+    (problem,) = problems_of(channel=True)
+    assert problem.startswith("t.jinja: channel: the read-out channel needs a template that begins with the answer")
+
+
+def test_a_channel_turns_everything_round():
+    bound = bind(Template.parse(CHANNEL + TURNED, "t"), kind="classify", inputs=["text"], labels=["negative", "positive"], channel=True)
+    shown, query = Example("a", {"text": "Dull."}, "negative"), Example("b", {"text": "Fine!"}, None)
+    assert bound.plain([shown], query) == "Sentiment: bad\nReview: Dull.\n\nSentiment: bad"
+    assert bound.plain([], query, "Sentiment: good") == "Sentiment: good"
+    assert bound.continuations(query) == (("negative", ("Sentiment: bad",)), ("positive", ("Sentiment: good",)))
+    assert bound.scored(query) == "\nReview: Fine!"
+    assert bound.scored(query, "chat") == "Review: Fine!"
+    assert [m["content"] for m in bound.messages([shown], query)] == ["Sentiment: bad", "Review: Dull.", "Sentiment: bad"]
+    ended = Template.parse((CHANNEL + TURNED).replace("channel:", "end: true\nchannel:"), "t")
+    assert bind(ended, kind="classify", inputs=["text"], labels=["negative", "positive"]).scored(query) == "\nReview: Fine!\n\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("---\nkind: answer\nchannel: true\n---\n" + TURNED, "behind each of a set of answers"),
+        ("---\nkind: choose\nchoices: letter\nchannel: true\n---\n" + TURNED, "behind a letter"),
+        (CHANNEL.replace("channel", "premise: x\nchannel") + TURNED, "they have no premise"),
+        (CHANNEL + TURNED + "{% block rationale %}{{ rationale }}{% endblock %}", "no place for a rationale"),
+        (HEAD.replace("input", "premise: ' '\ninput") + BODY, "a premise without a word is none"),
+    ],
+)
+def test_what_no_channel_and_no_premise_can_be(source, message):
+    with pytest.raises(InputError, match=message):
+        Template.parse(source, "t")
+
+
+@pytest.mark.parametrize(
+    ("example", "fields", "premise"),
+    [
+        ("Review: {{ text }}\nSentiment:", {"text": "a"}, "Sentiment:"),
+        ('"{{ text }}" has a tone that is', {"text": "a"}, "has a tone that is"),
+        ("{{ text | upper }}? {{ stars }} stars.\n\nIs it good?\nAnswer:", {"text": "a", "stars": 4}, "stars.\n\nIs it good?\nAnswer:"),
+        ("{% for turn in text %}{{ turn.role }}: {{ turn.text }}\n{% endfor %}Intent:", {"text": [{"role": "a", "text": "b"}]}, "Intent:"),
+        ("{{ text }} =>", {"text": "a"}, "=>"),
+        ("{{ text[:3] }} ({{ text | length }})\nLabel:", {"text": "abcdef"}, "Label:"),
+    ],
+)
+def test_the_domain_premise_is_what_stands_between_the_last_input_and_the_answer(example, fields, premise):
+    source = f"{{% block instruction %}}Sort.{{% endblock %}}{{% block example %}}{example}{{% endblock %}}{{% block answer %}} {{{{ answer }}}}{{% endblock %}}"
+    bound = bind(Template.parse(source, "t"), kind="classify", inputs=list(fields), labels=["a", "b"])
+    assert bound.premise(Example("q", fields, None)) == premise
+    own = bind(
+        Template.parse(f"---\npremise: ' The quote has a tone that is'\n---\n{source}", "t"),
+        kind="classify",
+        inputs=list(fields),
+        labels=["a"],
+    )
+    assert own.premise(Example("q", fields, None)) == " The quote has a tone that is"
+
+
+def test_the_premise_of_choices_leaves_them_out():
+    bound = bind(Template.default(["question"], "choose"), kind="choose", inputs=["question"])
+    assert bound.premise(Example("q", {"question": "Why?"}, None, ("a", "b", "c"))) == "Answer:"
+    silent = Template.parse("{% block example %}{{ text }} {% endblock %}{% block answer %}{{ answer }}{% endblock %}", "t", "t.jinja")
+    bound = bind(silent, kind="classify", inputs=["text"], labels=["a"])
+    with pytest.raises(InputError, match=r"t.jinja:1: block example: the template writes nothing between .*premise"):
+        bound.premise(Example("q", {"text": "a"}, None))
 
 
 def test_words_are_for_label_tasks_only():
@@ -106,6 +174,8 @@ def test_there_are_fifteen():
         (HEAD + BODY.replace("Review", "{{ choices }}"), 5, "'choices' is not there"),
         ("---\nkind: choose\ninput: [text]\nchoices: letter\n---\n" + BODY, 6, "does not show the choices"),
         (HEAD.replace("input", "inptu") + BODY, 2, "Did you mean 'input'?"),
+        (CHANNEL + TURNED.replace("answer }}{%", "answer }} {%"), 6, "the answer block ends in a space"),
+        (CHANNEL + TURNED.replace("\nReview", "Review"), 7, "the example follows the answer without a space: '…ntiment: badReview: lore'"),
         (HEAD + "{% if %}" + BODY, 5, "Expected an expression"),
     ],
 )
@@ -126,6 +196,7 @@ def test_lint_finds(source, line, message, linted):
 )
 def test_lint_leaves_alone_what_does_no_harm(body, linted):
     assert linted(HEAD + body) == []
+    assert linted(CHANNEL + TURNED) == []
 
 
 class Bytes:
@@ -149,6 +220,8 @@ def test_lint_with_a_tokenizer_compares_the_labels(linted):
     no_words = source.replace("labels: {negative: [good times, GOOD], positive: [good]}\n", "")
     assert linted(no_words, codec=Bytes()) == []
     assert len(linted(no_words, codec=Bytes(), labels=["a", "ab", "c"])) == 1
+    turned = CHANNEL.replace("[bad]", "[good times, GOOD]") + TURNED  # a label that begins with another is no matter where it is not scored
+    assert ["same tokens" in str(p) for p in linted(turned, codec=Bytes())] == [True]
 
 
 def test_lint_of_a_missing_template():

@@ -27,6 +27,11 @@ ROWS = {
         row("negative", text="Two hours of my life that I would like back."),
         row("positive", text="Slow at first, but the last act is worth the wait."),
     ],
+    "sentiment_channel": [
+        row("positive", text="A warm, funny film with a cast that clearly enjoys itself."),
+        row("negative", text="Two hours of my life that I would like back."),
+        row("positive", text="Slow at first, but the last act is worth the wait."),
+    ],
     "topic": [
         row("Sport", text="The home side won by three goals and moved up to second place."),
         row("Business", text="Shares fell after the company cut its forecast for the year."),
@@ -139,6 +144,8 @@ def rendered(name):
         "continuations": bound.continuations(rows[2], "chat"),
         "plain continuations": bound.continuations(rows[2]),
     }
+    if template.channel:
+        chat["scored"] = [bound.scored(rows[2], "chat"), bound.scored(rows[2])]
     return {f"{name}.plain.txt": bound.plain(rows[:2], rows[2]), f"{name}.chat.json": json.dumps(chat, ensure_ascii=False, indent=1) + "\n"}
 
 

@@ -33,12 +33,15 @@ def test_a_template_has_what_its_file_says():
 
 def test_every_key_is_kept():
     head = (
-        "---\nkind: answer\ninput: question\nseparator: \"\\n###\\n\"\nstop: ['\\n', END]\nformat: plain\nchannel: true\nend: true\n"
+        "---\nkind: answer\ninput: question\nseparator: \"\\n###\\n\"\nstop: ['\\n', END]\nformat: plain\nend: true\n"
         "extract: 'is (\\w+)'\n---\n"
     )
     template = Template.parse(head + BLOCKS.replace("text", "question"), "t")
     assert (template.kind, template.separator, template.stop) == ("answer", "\n###\n", ("\\n", "END"))
-    assert (template.format, template.channel, template.end, template.extract) == ("plain", True, True, r"is (\w+)")
+    assert (template.format, template.end, template.extract) == ("plain", True, r"is (\w+)")
+    template = Template.parse("---\nchannel: true\n---\n" + BLOCKS, "t")
+    assert (template.channel, template.premise) == (True, None)
+    assert Template.parse("---\npremise: ' so the tone is'\n---\n" + BLOCKS, "t").premise == " so the tone is"
 
 
 def test_without_front_matter_the_inputs_are_the_names_that_are_used():
