@@ -34,7 +34,8 @@ class Comparison:
 
     def table(self, *, per_seed: bool = False) -> str:
         """The comparisons as plain text. per_seed: also under each seed."""
-        return comparison_table(self.records, per_seed=per_seed)
+        text = comparison_table(self.records, per_seed=per_seed)
+        return text if self.run is None else f"a - b: what the method gains by the stage that b is without\n\n{text}"
 
 
 def compare(

@@ -77,6 +77,8 @@ def _more(record: Record) -> list[str]:
     items, runs = record["more_items"], record["more_runs"]
     if items is None and runs is None:
         return [] if not record["difference"] else ["more items alone would not settle it"]
+    if 0 in (items, runs):
+        return ["a little more would settle it"]
     return [" or ".join([f"about {n:,} more {what} would settle it" for n, what in ((items, "items"), (runs, "draws")) if n is not None])]
 
 

@@ -247,6 +247,7 @@ def test_each_stage_is_left_out_in_turn(model, tmp_path, monkeypatch):
         ]
     tokens = {c["method"]: c["tokens_computed"] for c in found.run.document["cells"]}
     assert all((r["tokens_a"], r["tokens_b"]) == (tokens["mine"], tokens[r["b"]["method"]]) for r in found.records)
+    assert found.table().startswith("a - b: what the method gains")
     assert f" {tokens['mine'] / tokens['mine.without-bm25']:.2f} " in found.table()
     again = icl.leave_out(few_shot_suite(model, SETTINGS), "mine", tmp_path / "out", limit=12)
     assert again.records == found.records
