@@ -146,6 +146,8 @@ def without_each(entry: MethodEntry, plugins: Sequence[Path] = ()) -> list[dict[
             if rest != stages:
                 found.append((parse_spec(stage, "selector").name, {**settings, "retriever": rest}))
     for option in ("order", "readout", "calibration"):
+        if option == "readout" and settings.get(option) == "channel":  # its template has no other
+            continue
         if option in options and settings.get(option, options[option].default) not in (options[option].default, None):
             found.append((option, {key: value for key, value in settings.items() if key != option}))
     names = [what for what, _ in found]

@@ -95,6 +95,7 @@ def prompt(
 
 def _from_pool(query: str, how: FromPool, names: Columns, templates: Sequence[Path] | None, plugins: Sequence[Path] | None) -> Prompt:
     from .. import FewShot
+    from ..prompt import Template, template_folders
 
     assert how.pool is not None
     retriever: Any = load_yaml(how.retriever).value if how.retriever[:1] in "[{" else how.retriever
@@ -110,8 +111,10 @@ def _from_pool(query: str, how: FromPool, names: Columns, templates: Sequence[Pa
     else:
         task = read_rows_as_task(how.pool, names, holdout=0)
         examples, labels, kind = task.train, task.labels, task.kind
+    template = Template.load(how.template, template_folders(templates or ()))
+    readout = "channel" if template.channel else "sum"
     method = FewShot(
-        None, template=how.template, retriever=retriever, order=how.order, shots=how.shots, format=how.format,
+        None, template=template, readout=readout, retriever=retriever, order=how.order, shots=how.shots, format=how.format,
         max_tokens=how.max_tokens, templates=templates or None, plugins=tuple(plugins or ()), tokenizer=how.tokenizer, seed=how.seed,
     )  # fmt: skip
     made: Prompt = method.fit(examples, labels=labels, kind=kind).prompt(as_fields(query))

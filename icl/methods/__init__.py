@@ -20,6 +20,7 @@ _WHERE = {
     "example_of": "_folder",
     "readout_problems": "few_shot",
     "refuse_without_labels": "_calibrate",
+    "reread": "_labels",
 }
 __all__ = sorted(_WHERE)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, Problem
 from ..prompt import Unfit
-from ..readout import ambiguous, group_scores, pick, probabilities
+from ..readout import ambiguous, group_scores, pick, probabilities, tie_tolerance
 from ..values import Example, LabelScores, Prediction, Prompt
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHOWN_PROBLEMS = 20
+NOT_NUMBERS = "the model's likelihoods are not numbers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +58,49 @@ def label_prediction(
 ) -> Prediction:
     """values: (n_answers,) log-scores or calibrated log-probabilities; within `tolerance` of the best the first answer is taken. An
     answer that its read-out cannot tell from another is marked as a tie."""
-    import numpy as np
-
-    if np.isnan(values).any() or not np.isfinite(values).any():
-        return unscored(query, "the model's likelihoods are not numbers", prompt)
-    best, tie = pick(values, tolerance)
-    shares = dict(zip(candidates.answers, probabilities(values).tolist(), strict=True))
+    found = _read(values, tolerance, scores, candidates.groups, readout)
+    if found is None:
+        return unscored(query, NOT_NUMBERS, prompt)
+    answer, shares, tie = found
     return Prediction(
         uid=query.uid,
-        answer=candidates.answers[best],
+        answer=answer,
         probabilities=shares,
         candidates=candidates.answers,
         demonstrations=tuple(d.uid for d in prompt.demonstrations),
         scores=_grouped(scores, candidates),
-        tie=tie or ambiguous(scores, candidates.groups, best, readout),
+        tie=tie,
         n_tokens=prompt.n_tokens,
         n_dropped=len(prompt.dropped),
         steps=prompt.steps,
         n_windows=n_windows(prompt),
         n_cut=prompt.n_cut,
     )
+
+
+def reread(prediction: Prediction, readout: str, dtype: str = "float32") -> Prediction:
+    """A stored prediction as another read-out of its raw scores gives it: not calibrated, and nothing withheld. One without raw scores
+    stays as it is. dtype: of the model. Raises InputError if the scores do not allow the read-out."""
+    scores = prediction.scores
+    if scores is None:
+        return prediction
+    groups = list(zip(prediction.candidates, scores.groups or [(at,) for at in range(len(scores.candidates))], strict=True))
+    found = _read(group_scores(scores, groups, readout), tie_tolerance(scores, readout, dtype), scores, groups, readout)
+    answer, shares, tie = found or (None, None, False)
+    return replace(prediction, answer=answer, probabilities=shares, tie=tie, withheld=None, why=None if found else NOT_NUMBERS)
+
+
+def _read(
+    values: NDArray[np.float64], tolerance: float, scores: LabelScores, groups: Sequence[tuple[str, Sequence[int]]], readout: str
+) -> tuple[str, dict[str, float], bool] | None:
+    """(answer, probabilities, whether it is a tie); None where the values are not numbers."""
+    import numpy as np
+
+    if np.isnan(values).any() or not np.isfinite(values).any():
+        return None
+    best, tie = pick(values, tolerance)
+    shares = dict(zip((answer for answer, _ in groups), probabilities(values).tolist(), strict=True))
+    return groups[best][0], shares, tie or ambiguous(scores, groups, best, readout)
 
 
 def _grouped(scores: LabelScores, candidates: Candidates) -> LabelScores:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .readouts import NOTE, readout_rows
 from .stages import stage_lines
 
 Record = Mapping[str, Any]
@@ -51,6 +52,8 @@ def _task(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, data
     if records:
         yield _costs(results, timing, task, records)
         yield stage_lines(results, task)
+        if rows := readout_rows(results, task):
+            yield [*aligned(rows), NOTE]
     if data:
         yield list(data)
 
