@@ -19,6 +19,7 @@ from ..protocols import LanguageModel
 from ..values import Example, Prediction, TokenCounts
 from .cells import Cell, predictor_path
 from .prepare import Prepared
+from .readouts import readouts_of
 from .store import RunStore
 from .work import Work, cost_of, measured
 
@@ -118,6 +119,7 @@ class _Running:
             "tokens_computed": planned.computed if planned else None,
             "tokens_naive": planned.naive if planned else None,
             "estimator": _estimator(predictor),
+            "readouts": readouts_of(predictor),
             "predictor": path,
         }
         store.finish_cell(cell.key, facts, {"fit_s": fit_s, "predict_s": predict_s, "peak_memory_mb": peak_memory_mb()})
