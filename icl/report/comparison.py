@@ -28,7 +28,7 @@ def _metric(records: Sequence[Record]) -> list[str]:
     heads = ["a", "b", "task", "labels", "seed", "a", "b", "a - b", "p (Holm)" if many else "p", "items", "tokens a : b"]
     rows = [heads, *(_row(record, records, scale, many) for record in records)]
     lines = aligned(_without_constant(rows), left=_n_left(rows))
-    says = ["", *map(verdict, records)]
+    says = ["", *(verdict(record, many) for record in records)]
     title = f"{records[0]['metric']}{unit}{better}: {_title(records)}"
     return [title, *(f"{line}  {words}".rstrip() for line, words in zip(lines, says, strict=True))]
 
@@ -62,12 +62,13 @@ def _row(record: Record, records: Sequence[Record], scale: float, many: bool) ->
     ]
 
 
-def verdict(record: Record) -> str:
-    """What a comparison says, in words."""
+def verdict(record: Record, many: bool = False) -> str:
+    """What a comparison says, in words. many: it stands among others."""
     if record["difference"] is None:
         return "nothing that both scored"
     if record["settled"]:
-        return f"{record['better']} is better"
+        alone = many and record["p_holm"] is not None and record["p_holm"] >= 0.05
+        return f"{record['better']} is better" + (" by itself, not among so many comparisons" if alone else "")
     percent = record["bounds"] == [0.0, 1.0]
     seen = f"{record['detectable'] * 100:.1f}" if percent else f"{record['detectable']:.3f}"
     return "; ".join([f"not settled: {seen} would have been seen", *_more(record)])

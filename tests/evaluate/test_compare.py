@@ -13,6 +13,7 @@ from icl.errors import InputError
 from icl.evaluate.compare import StoredRun
 from icl.evaluate.paired import holm, mcnemar
 from icl.evaluate.store import RunStore
+from icl.report.comparison import verdict
 
 ROWS = [{"text": f"row {i} {'up' if i % 2 else 'down'} {i * 7 % 13}", "label": "ab"[i % 2]} for i in range(140)]
 TASK = {"train": ROWS[:60], "test": ROWS[60:], "label": "label"}
@@ -123,6 +124,15 @@ def test_several_comparisons_are_adjusted_and_tasks_pooled(folder):
         assert record["high"] - record["low"] < widest
     assert "all tasks (2)" in found.table()
     assert "p (Holm)" in found.table()
+
+
+def test_a_difference_that_is_none_among_many_is_not_claimed(folder):
+    run = go(folder, seeds=1, budgets=[30], metrics=["accuracy"])
+    (record,) = icl.compare(run, "hashed", "majority").records
+    record = {**record, "settled": True, "better": "a", "p": 0.03, "p_holm": 0.3}
+    assert verdict(record) == "a is better"
+    assert verdict(record, many=True) == "a is better by itself, not among so many comparisons"
+    assert verdict({**record, "p_holm": 0.04}, many=True) == "a is better"
 
 
 def test_a_method_without_labels_stands_beside_every_budget(folder):
@@ -287,3 +297,38 @@ def test_a_method_with_nothing_to_leave_out(model):
             icl.leave_out(few_shot_suite(model, {"retriever": "random"}), method, "out")
     with pytest.raises(InputError, match="nothing that could be left out"):
         icl.leave_out(few_shot_suite(model, {"retriever": "random"}), "mine", "out")
+
+
+def test_leaving_out_from_the_command_line_resumes(model, tmp_path, monkeypatch, capsys):
+    from icl.cli import main
+
+    monkeypatch.setattr("icl.evaluate.prepare._encoders", lambda loaded: {})
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in TASK[split]))
+    suite = {**few_shot_suite(model, {}), "tasks": [{"name": "one", "train": "train.jsonl", "test": "test.jsonl", "label": "label"}]}
+    del suite["name"]
+    (tmp_path / "s.yaml").write_text(json.dumps(suite))
+    command = [
+        "compare",
+        "s.yaml",
+        "--leave-out",
+        "mine",
+        "--out",
+        "o",
+        "--limit",
+        "9",
+        "--set",
+        "methods.1.few_shot={retriever: [bm25, balanced], shots: 2}",
+    ]
+    assert main([*command, "--json"]) == 0
+    records = json.loads(capsys.readouterr().out)
+    assert [r["b"]["method"] for r in records] == ["mine.without-bm25", "mine.without-balanced"]
+    assert all(r["n_items"] == 9 for r in records)
+    assert main(command) == 0
+    assert "a = mine against b" in capsys.readouterr().out
+    run = icl.leave_out(
+        "s.yaml", "mine", "o", limit=9, overrides={"methods.1.few_shot": {"retriever": ["bm25", "balanced"], "shots": 2}}
+    ).run
+    assert run.timing["sessions"] == 3
+    assert run.command.startswith("icl compare s.yaml --out o --limit 9 --set")
+    assert run.command.endswith("--leave-out mine")
