@@ -12,7 +12,7 @@ from small_tasks import LABELS, POOLS, QUERIES, example
 
 import icl
 from icl.errors import CostLimitError, InputError
-from icl.model import RemoteModel
+from icl.model import Failed, RemoteModel
 
 WORDS = {"charged": "billing", "invoice": "billing", "parcel": "delivery", "courier": "delivery", "password": "login", "log": "login"}
 
@@ -256,6 +256,43 @@ def test_a_scoring_server_gives_what_the_model_gives_here(here, tokenizer):
         assert [p.answer for p in remote] == [p.answer for p in local]
 
 
+@pytest.mark.parametrize("readout", [["pmi_domain", "pmi", "first_token"], "first_token", "channel"], ids=str)
+def test_every_readout_of_a_scoring_server_is_that_of_the_model_here(here, tokenizer, readout):
+    with serve(over(here).respond) as served:
+        lm = icl.load_model(f"{served.url}#tiny", tokenizer=tokenizer)
+        predictor = icl.FewShot(lm, retriever="random", shots=1, words=WORDED, readout=readout).fit(POOLS["classify"](), labels=LABELS)
+        planned, before = predictor.plan(ASKED), lm.usage.input_tokens
+        predictor.predict(ASKED)
+        assert lm.usage.input_tokens - before == planned.computed
+        (remote, local), predictors = both(lm, here, readout=readout)
+        assert predictors[0].readouts == predictors[1].readouts
+        for ours, theirs in zip(local, remote, strict=True):
+            assert (theirs.answer, theirs.tie) == (ours.answer, ours.tie)
+            assert theirs.probabilities == pytest.approx(ours.probabilities, abs=1e-4)
+            for name in ("premise", "domain_premise", "first"):
+                assert getattr(theirs.scores, name) == pytest.approx(getattr(ours.scores, name), abs=1e-4)
+
+
+def test_a_premise_that_is_lost_loses_its_items_and_is_asked_again(here, tokenizer, monkeypatch):
+    with serve(over(here).respond) as served:
+        lm = icl.load_model(f"{served.url}#tiny", tokenizer=tokenizer)
+        predictor = icl.FewShot(lm, retriever="random", shots=1, words=WORDED, readout="pmi").fit(POOLS["classify"](), labels=LABELS)
+        asked, plain = [], RemoteModel.scores
+
+        def scores(self, contexts, continuations):
+            asked.append([str(context) for context in contexts])
+            if asked == [[""]]:
+                return [Failed("the connection was reset", True)]
+            return plain(self, contexts, continuations)
+
+        monkeypatch.setattr(RemoteModel, "scores", scores)
+        assert all(p.answer is None and p.lost and "reset" in p.why for p in predictor.predict(ASKED))
+        assert asked == [[""]]  # the items, which nothing could be read out of, were not paid for
+        assert all(p.answer is not None for p in predictor.predict(ASKED))
+        predictor.predict(ASKED)
+        assert asked.count([""]) == 2
+
+
 def test_first_tokens_are_an_estimator_of_their_own(here, tokenizer):
     with serve(over(here, refuses=frozenset({"echo", "prompt_logprobs"}), top_k=1000).respond) as served:
         lm = icl.load_model(f"{served.url}#tiny", tokenizer=tokenizer)
@@ -265,8 +302,15 @@ def test_first_tokens_are_an_estimator_of_their_own(here, tokenizer):
         scored = [p for p in remote if p.answer is not None]
         assert all(p.probabilities and p.scores.n_tokens == (1,) * 5 for p in scored)
         assert all("first token" in p.why and not p.lost for p in remote if p.answer is None)
-        with pytest.raises(InputError, match="that of its first token only"):
-            both(lm, here, readout="per_token")
+        for readout in ("per_token", "pmi", ["sum", "pmi_domain"]):
+            with pytest.raises(InputError, match="that of its first token only"):
+                both(lm, here, readout=readout)
+        (named, local), predictors = both(lm, here, readout="first_token")
+        assert predictors[0].readouts == ("first_token",)
+        assert [p.answer for p in named] == [p.answer for p in remote]
+        for ours, theirs in zip(local, named, strict=True):
+            if theirs.answer is not None:  # what it says of first tokens is what the model here says of them
+                assert theirs.scores.first == pytest.approx(ours.scores.first, abs=1e-3)
 
 
 # ── caches of beginnings ─────────────────────────────────────────────────────────────────────────────────────────────────
