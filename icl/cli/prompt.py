@@ -117,7 +117,9 @@ def _from_pool(query: str, how: FromPool, names: Columns, templates: Sequence[Pa
         None, template=template, readout=readout, retriever=retriever, order=how.order, shots=how.shots, format=how.format,
         max_tokens=how.max_tokens, templates=templates or None, plugins=tuple(plugins or ()), tokenizer=how.tokenizer, seed=how.seed,
     )  # fmt: skip
-    made: Prompt = method.fit(examples, labels=labels, kind=kind).prompt(as_fields(query))
+    predictor = method.fit(examples, labels=labels, kind=kind)
+    made: Prompt = predictor.prompt(as_fields(query))
+    _tell_scored(predictor, made)
     return made
 
 
@@ -149,7 +151,14 @@ def _from_suite(source: str, which: FromSuite, templates: Sequence[Path] | None,
     predictor = method.fit(prepared.pool(cell), labels=data.task.labels, unlabelled=data.task.unlabelled)
     tell(f"{cell}, item {which.item}")
     made: Prompt = predictor.prompt(data.test[which.item])
+    _tell_scored(predictor, made)
     return made
+
+
+def _tell_scored(predictor: Any, prompt: Prompt) -> None:
+    """Of a channel, what is scored behind this prompt and those of the other labels."""
+    if prompt.query is not None and predictor.bound.template.channel:
+        tell(f"scored behind it, as behind the prompts of the other labels: {predictor.bound.scored(prompt.query, prompt.format)!r}")
 
 
 def _no_such_cell(prepared: Prepared, which: FromSuite) -> Problem:
