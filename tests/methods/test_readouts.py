@@ -246,6 +246,25 @@ def test_the_default_template_turns_round(lm):
     assert predictor.predict(["where is it"])[0].answer in LABELS
 
 
+def test_an_encoder_reads_premises_and_labels():
+    """Of an encoder-decoder model the context goes into the encoder, whichever it is."""
+    lm = tiny.lm("t5")
+    query = QUERIES["classify"][0]
+    predictor = fitted(lm, readout=["pmi_domain", "pmi", "first_token"], shots=1)
+    (prediction,) = predictor.predict([query])
+    words = [f" {word}" for its in WORDS.values() for word in its]
+    expected = lm.loglikelihoods([predictor.prompt(query).text, "", "It is about"], [words] * 3)
+    for found, wanted in zip((prediction.scores.sums, prediction.scores.premise, prediction.scores.domain_premise), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert len(prediction.scores.first) == len(words)
+    turned = channel_of(lm, shots=1)
+    (prediction,) = turned.predict([query])
+    shown = turned.prompt(query).text.removesuffix("About parcels:")
+    endings = [f"{shown}About{word}:" for word in words]
+    expected = [values[0] for values in lm.loglikelihoods(endings, [[f"\n{query.fields['text']}"]] * len(endings))]
+    np.testing.assert_allclose(prediction.scores.sums, expected, atol=1e-3)
+
+
 # ── what does not go together ────────────────────────────────────────────────────────────────────────────────────────────
 
 
