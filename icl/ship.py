@@ -132,7 +132,8 @@ def _named(stored: Mapping[Path, list[Record]], method: str, run: Path) -> Path:
 
 
 def _best(stored: Mapping[Path, list[Record]], run: Path) -> Path:
-    """The highest mean over the seeds at the largest label budget; items that could not be scored count as wrong here."""
+    """The highest mean over the seeds at the largest label budget; items that could not be scored, or were not answered, count as wrong
+    here."""
     tasks = {(r.get("task"), r.get("model")) for records in stored.values() for r in records if r.get("model") is not None}
     if len({r.get("task") for records in stored.values() for r in records}) > 1 or len(tasks) > 1:
         titles = sorted(max(_titles(r), key=len) for r in stored.values())
@@ -146,7 +147,9 @@ def _best(stored: Mapping[Path, list[Record]], run: Path) -> Path:
 def _mean(records: Sequence[Record], metric: str) -> float:
     usable = [r for r in records if r["metric"] == metric and r["value"] is not None]
     top = max((_budget(r) for r in usable), default=0.0)
-    values = [r["value"] * r["n_scored"] / max(1, r["n_scored"] + r["n_failed"]) for r in usable if _budget(r) == top]
+    values = [
+        r["value"] * r["n_scored"] / max(1, r["n_scored"] + r["n_failed"] + r.get("n_abstained", 0)) for r in usable if _budget(r) == top
+    ]
     return sum(values) / len(values) if values else -math.inf
 
 
@@ -164,8 +167,8 @@ def _figures(records: Sequence[Record]) -> str:
         "",
         "## Measured",
         "",
-        "| label budget | metric | seed | value | 95 % interval | items | not scored |",
-        "|---|---|---|---|---|---|---|",
+        "| label budget | metric | seed | value | 95 % interval | items | abstained | not scored |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for _, group in sorted(rows.items(), key=lambda item: -_budget(item[1][0])):
         for r in group:
@@ -173,7 +176,7 @@ def _figures(records: Sequence[Record]) -> str:
             interval = "–" if r.get("low") is None else f"{r['low']:.4f} to {r['high']:.4f}"
             lines.append(
                 f"| {r.get('budget') or '–'} | {r['metric']} | {'all' if r.get('seed') is None else r['seed']} | {value} | {interval} "
-                f"| {r['n_scored']} | {r['n_failed']} |"
+                f"| {r['n_scored']} | {r.get('n_abstained', 0)} | {r['n_failed']} |"
             )
     return "\n".join([*lines, ""])
 

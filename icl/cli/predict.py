@@ -25,7 +25,7 @@ from .output import be_quiet, tell
 
 ROWS_AT_A_TIME = 256
 """Enough for full batches, few enough that a long file is answered while it is read."""
-CSV_COLUMNS = ("line", "answer", "probability", "why")
+CSV_COLUMNS = ("line", "answer", "probability", "why", "withheld")
 
 
 def predict(
@@ -40,7 +40,7 @@ def predict(
 ) -> int:
     """Answer the rows of a file with a saved predictor.
 
-    One line a row, in order. Exit code 4 if some rows could not be answered.
+    One line a row, in order. Exit code 4 if some rows could not be answered; to abstain is no such failure.
     """
     from ..data import read_rows
     from ..ship import load
@@ -54,20 +54,22 @@ def predict(
     renamed = _renamed(predictor.inputs, input or ())
     rows = read_rows(file)
     columns: dict[str, str] = {}
-    n_rows = n_failed = 0
+    n_rows = n_failed = n_abstained = 0
     started = last = time.monotonic()
     with _writer(out) as write:
         while batch := list(itertools.islice(rows, ROWS_AT_A_TIME)):
             columns = columns or _columns(predictor.inputs, renamed, batch[0][1], file)
             for (line, _), prediction in zip(batch, _answer(predictor, batch, columns), strict=True):
                 write(line, prediction)
-                n_failed += prediction.answer is None
+                n_failed += prediction.answer is None and not prediction.abstained
+                n_abstained += prediction.abstained
             n_rows += len(batch)
             if time.monotonic() - last >= PLAIN_EVERY_S:
                 last = time.monotonic()
                 note(f"predict: {n_rows} rows, {last - started:.0f} s")
     tell(
         f"{n_rows} rows answered"
+        + (f", {n_abstained} of them withheld as too unsure" if n_abstained else "")
         + (f", {n_failed} of them could not be (see 'why')" if n_failed else "")
         + (f", written to {out}" if out else "")
     )
@@ -154,9 +156,12 @@ def _write_json(file: IO[str], line: int, prediction: Prediction) -> None:
         record["demonstrations"] = list(prediction.demonstrations)
     if prediction.why:
         record["why"] = prediction.why
+    if prediction.withheld is not None:
+        record["withheld"] = prediction.withheld
     file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def _cells(line: int, prediction: Prediction) -> tuple[Any, ...]:
-    probability = (prediction.probabilities or {}).get(prediction.answer or "")
-    return line, prediction.answer, None if probability is None else float(probability), prediction.why
+    held = prediction.withheld is not None
+    probability = (prediction.probabilities or {}).get(str(prediction.withheld if held else prediction.answer))
+    return line, prediction.answer, None if probability is None else float(probability), prediction.why, prediction.withheld

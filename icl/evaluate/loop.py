@@ -174,9 +174,10 @@ class _Running:
                 self.store.add_work(cell.key, counts)
 
     def _save(self, predictor: Any, cell: Cell, path: str) -> str | None:
-        """Where it was saved; None where its calibration is transductive or could not be fitted: then there is nothing to ship."""
-        calibration = getattr(predictor, "calibration", None)
-        if calibration is not None and not calibration.can_save:
+        """Where it was saved; None where its calibration is transductive, or that or a threshold could not be fitted: then there is nothing
+        to ship."""
+        calibration, abstaining = (getattr(predictor, name, None) for name in ("calibration", "abstaining"))
+        if (calibration is not None and not calibration.can_save) or (abstaining is not None and abstaining.failed is not None):
             return None
         folder = self.store.folder / path
         if hasattr(predictor, "name"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, Problem
+from ..errors import InputError, Problem, suggest
 from ..files import sha256_file
 from ..plugins import Context, build, find
 from ..progress import note
@@ -203,6 +203,7 @@ def _task(loaded: LoadedSuite, entry: TaskEntry, n: int, limit: int | None, data
         except InputError as error:
             problems += [p if p.file else problem_at(loaded.doc, p.message, p.fix, path) for p in error.problems]
     problems += _budget_problems(loaded, entry, len(task.train))
+    problems += _abstain_problems(loaded, entry, task)
     if not task.test:
         problems.append(loaded.problem(f"task '{entry.name}' has no test items", "Give a test file with labelled rows.", "tasks", n))
     if problems:
@@ -254,6 +255,18 @@ def _budget_problems(loaded: LoadedSuite, entry: TaskEntry, n_train: int) -> lis
         for position, budget in enumerate(loaded.doc.value.get("budgets", ()))
         if isinstance(budget, int) and budget > n_train
     ]
+
+
+def _abstain_problems(loaded: LoadedSuite, entry: TaskEntry, task: Task) -> list[Problem]:
+    """What a method answers instead of a withheld answer that is no label of the task: no item could ever be right."""
+    found = []
+    for method in loaded.methods:
+        rule = method.spec.settings.get("abstain")
+        label = rule.get("label") if isinstance(rule, Mapping) else None
+        if label is not None and method.does(entry.name) and task.kind == "classify" and label not in task.labels:
+            path = ("methods", method.position, method.spec.name, "abstain", "label")
+            found.append(loaded.problem(f"task '{entry.name}' has no label '{label}'", suggest(str(label), task.labels), *path))
+    return found
 
 
 def _located(loaded: LoadedSuite, problem: Problem, n: int) -> Problem:

@@ -12,9 +12,11 @@ from ..files import write_text
 from ..seeds import numpy_rng_for
 from ..values import Prediction
 from .cells import Cell
+from .confidence import BINS, confidence_record
 from .intervals import difference, statistic
 from .prepare import Prepared, TaskData
-from .scoring import Metric, item_values, judge, judge_runs
+from .readouts import readout_records
+from .scoring import Metric, coverage, item_values, judge, judge_runs
 from .stage_log import group_record
 from .store import RunStore
 from .work import Counts, added
@@ -43,18 +45,30 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
     and counts that are sums. A method that needs no labels runs once and has the latter alone.
     groups: per method and label budget, over its seeds: the tokens planned from a cold start, computed and naive, and what each stage
     of its retriever did.
+    confidence: per method and label budget, over its seeds, where answers have probabilities: a reliability diagram's bins and the curve
+    of accuracy against coverage, as `confidence.confidence_record` says.
+    readouts: per method and label budget, over its seeds, what each read-out of its stored scores would give, as
+    `readouts.readout_records` says.
+    n_abstained: answers withheld, which are no failures; coverage: scored items among those and the scored ones.
     estimator: how answers were found, null without a language model; n_lost: unanswered since an endpoint failed (try them again).
-    best: per task, label budget and metric the leading method, and those whose paired 95 % interval against it includes 0.
+    best: per task, label budget and metric the leading method, and those whose paired 95 % interval against it includes 0. A method that
+    abstained is not among them: its figures are about the items it chose.
     """
     finished = store.finished()
     records: list[dict[str, Any]] = []
     leaders: list[dict[str, Any]] = []
     totals: list[dict[str, Any]] = []
+    trust: list[dict[str, Any]] = []
+    readouts: list[dict[str, Any]] = []
     for name, data in prepared.tasks.items():
         groups = _groups(prepared, store, finished, name)
         for group in groups:
             records += _records(prepared, data, group, finished[group.cells[0].key][0].get("estimator"))
             totals.append(group_record(group.cells[0].as_dict(), [finished[cell.key][0] for cell in group.cells], group.runs))
+            bins = getattr(data.metrics.get("ece"), "bins", BINS)
+            found = None if data.task.kind == "answer" else confidence_record(group.cells[0].as_dict(), group.runs, data.test, bins)
+            trust += [found] if found else []
+            readouts += readout_records(prepared.seed, data, group.cells[0], group.runs, finished[group.cells[0].key][0].get("readouts"))
         for metric in data.metrics:
             leaders += _leaders(prepared, data, metric, groups)
     cells = [{**cell.as_dict(), **finished[cell.key][0]} for cell in prepared.cells if cell.key in finished]
@@ -66,6 +80,8 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
         "metrics": {name: _metric(metric) for data in prepared.tasks.values() for name, metric in data.metrics.items()},
         "records": records,
         "groups": totals,
+        "confidence": trust,
+        "readouts": readouts,
         "cells": cells,
         "best": leaders,
         "thresholds": _thresholds(prepared, records),
@@ -113,17 +129,20 @@ def _record(cell: Cell, name: str, figure: Metric, runs: Sequence[Sequence[Predi
         "high": figure.high,
         "n_scored": figure.n_scored,
         "n_failed": figure.n_failed,
+        "n_abstained": figure.n_abstained,
+        "coverage": coverage(figure.n_scored, figure.n_abstained),
         "n_ties": sum(p.tie for p in predictions),
         "n_dropped": sum(p.n_dropped for p in predictions),
-        "n_unanswered": sum(p.answer is None for p in predictions),
+        "n_unanswered": sum(p.answer is None and not p.abstained for p in predictions),
         "n_lost": sum(p.lost for p in predictions),
         "estimator": estimator,
     }
 
 
 def _leaders(prepared: Prepared, data: TaskData, name: str, groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """A method without a label budget competes at every budget."""
+    """A method without a label budget competes at every budget; one that abstained competes at none."""
     metric = data.metrics[name]
+    groups = [group for group in groups if not any(p.abstained for run in group.runs for p in run)]
     values = {id(group): [item_values(metric, run, data.test) for run in group.runs] for group in groups}
     budgets = dict.fromkeys(group.cells[0].budget for group in groups if group.cells[0].budget is not None)
     leaders = []

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...plugins import Context
 from ...values import Example, Prediction
+from ..confidence import BINS, bin_of
 from .accuracy import right_or_wrong
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ KINDS = frozenset({"classify", "choose"})
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    bins: int = Field(default=15, ge=1, le=1000, description="Number of bins of equal width over the probability of the answer.")
+    bins: int = Field(default=BINS, ge=1, le=1000, description="Number of bins of equal width over the probability of the answer.")
 
 
 class ExpectedCalibrationError:
@@ -33,7 +34,7 @@ class ExpectedCalibrationError:
     bounds = (0.0, 1.0)
     higher_is_better = False
 
-    def __init__(self, bins: int = 15) -> None:
+    def __init__(self, bins: int = BINS) -> None:
         self.bins = bins
 
     def __call__(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> NDArray[np.float64]:
@@ -48,10 +49,9 @@ class ExpectedCalibrationError:
 
         confidence = self(predictions, examples)
         gap = np.nan_to_num(right_or_wrong(predictions, examples) - confidence)
-        # A probability may exceed 1 by rounding; the first bin also takes 0.
-        bin_of = np.clip(np.ceil(np.nan_to_num(confidence) * self.bins).astype(np.int64) - 1, 0, self.bins - 1)
+        at = bin_of(np.nan_to_num(confidence), self.bins)
         row = np.arange(len(samples))[:, None] * self.bins
-        sums = np.bincount((row + bin_of[samples]).ravel(), gap[samples].ravel(), minlength=len(samples) * self.bins)
+        sums = np.bincount((row + at[samples]).ravel(), gap[samples].ravel(), minlength=len(samples) * self.bins)
         value: NDArray[np.float64] = np.abs(sums.reshape(len(samples), self.bins)).sum(axis=1) / samples.shape[1]
         return value
 
