@@ -17,6 +17,9 @@ from .tree import Item, Read
 BLOCK = 128
 """A trunk is computed in blocks of this many tokens: fewer cost more passes, more leave more of a trunk to be computed anew."""
 
+FEWEST = 64
+"""Tokens of a chunk however long the path before it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -59,6 +62,12 @@ class Room:
     reads: int
     """Tokens at which the vocabulary is computed."""
     items: int | None = None
+    cells: int | None = None
+    """Tokens times the tokens that each of them sees, for the masks: behind a long path chunks are smaller."""
+
+    def behind(self, n_kept: int) -> int:
+        """Tokens of a chunk behind so long a path."""
+        return self.tokens if self.cells is None else min(self.tokens, max(self.cells // (n_kept + self.tokens), FEWEST))
 
 
 def trunk(items: Sequence[Item], most: int) -> tuple[int, ...]:
@@ -70,22 +79,24 @@ def trunk(items: Sequence[Item], most: int) -> tuple[int, ...]:
     return low[: n // BLOCK * BLOCK]
 
 
-def blocks(ids: Sequence[int], start: int) -> Iterator[Chunk]:
+def blocks(ids: Sequence[int], start: int, size: int = BLOCK) -> Iterator[Chunk]:
     """A trunk from `start` on, a chunk for each block. So what it leaves in memory is the same to the last bit, whatever is behind it and
     whether its beginning was still there."""
-    for at in range(start, len(ids), BLOCK):
-        chunk = Chunk(at, list(ids[at : at + BLOCK]), list(range(at, at + BLOCK)), [BLOCK] * BLOCK)
-        chunk.path = (*((Run(0, 0, at, True),) if at else ()), Run(at, 0, BLOCK, False))
+    for at in range(start, len(ids), size):
+        n = min(size, len(ids) - at)
+        chunk = Chunk(at, list(ids[at : at + n]), list(range(at, at + n)), [n] * n)
+        chunk.path = (*((Run(0, 0, at, True),) if at else ()), Run(at, 0, n, False))
         yield chunk
 
 
-def chunks(items: Sequence[Item], room: Room, *, above: Sequence[int] = (), share: bool = True) -> Iterator[Chunk]:
+def chunks(items: Sequence[Item], room: Room, *, above: Sequence[int] = (), share: bool = True, far: bool = False) -> Iterator[Chunk]:
     """Walk the tree. above: a trunk of the items that is computed before. A chunk exceeds its room only by an item with one continuation of more tokens than that.
 
     A prefix that also begins with another item's continuation may be computed beside it. share=False: no two items share anything, the
-    continuations of one still do.
+    continuations of one still do. far: items share the trunk alone, and a chunk that begins behind it holds one item: so whatever a chunk
+    holds descends from the end of the path before it, of which parts may then be forgotten.
     """
-    walk = _Walk(room, share, above)
+    walk = _Walk(room, share, above, far)
     ordered = sorted(items, key=lambda i: i.prefix)
     for item in _divided(_merged(ordered) if share else ordered, room):
         yield from walk.add(item)
@@ -117,9 +128,11 @@ def _divided(items: Iterable[Item], room: Room) -> Iterator[Item]:
 
 
 class _Walk:
-    def __init__(self, room: Room, share: bool, above: Sequence[int]) -> None:
+    def __init__(self, room: Room, share: bool, above: Sequence[int], far: bool) -> None:
         self.room = room
         self.share = share
+        self.far = far
+        self.n_above = len(above)
         self.chunk = Chunk(len(above))
         self.ids = list(above)
         """Tokens of the open path."""
@@ -128,11 +141,13 @@ class _Walk:
     def add(self, item: Item) -> Iterator[Chunk]:
         base = len(item.prefix)
         at = common_length(item.prefix, tuple(self.ids[:base])) if self.share else 0
+        at = min(at, self.n_above) if self.far else at
         if at < base:  # otherwise its continuations may go on from those before them
             self._close(at)
         # A chunk that is half full is closed before an item rather than in the middle of it.
-        half = 2 * len(self.chunk) >= self.room.tokens
-        if self.chunk.tokens and (self._full(item) or (half and not self._fits(base - at + item.n_tail))):
+        half = 2 * len(self.chunk) >= self._room()
+        alone = self.far and self.chunk.n_kept > self.n_above
+        if self.chunk.tokens and (alone or self._full(item) or (half and not self._fits(base - at + item.n_tail))):
             yield self._flush()
         while at < base - 1:
             if self._space() <= 0:
@@ -148,8 +163,11 @@ class _Walk:
         self._extend(item.prefix[at:])
         self._continue(item, base)
 
+    def _room(self) -> int:
+        return self.room.behind(self.chunk.n_kept)
+
     def _space(self) -> int:
-        return self.room.tokens - len(self.chunk)
+        return self._room() - len(self.chunk)
 
     def _fits(self, n_tokens: int) -> bool:
         return n_tokens <= self._space()

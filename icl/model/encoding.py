@@ -9,6 +9,7 @@ from ..errors import InputError, Problem
 from ..values import Prompt
 from .boundary import Split, split
 from .codec import TokenizerCodec
+from .far import Abreast
 from .tokenizer import Tokenization
 
 Context = str | Prompt
@@ -27,8 +28,30 @@ class Head(NamedTuple):
     """The tail follows a control token."""
 
 
+def last_window(context: Context) -> Context:
+    """Of a prompt whose windows the query sees at once the last one, with the query; every other context is itself."""
+    if isinstance(context, Prompt) and context.windows is not None and context.windows.combine == "parallel":
+        return context.windows.prompts[-1]
+    return context
+
+
+def windows_behind(context: Context) -> Abreast | None:
+    """The windows that the query of this prompt sees at once; None: it is a plain one."""
+    windows = context.windows if isinstance(context, Prompt) else None
+    if windows is None or windows.combine != "parallel":
+        return None
+    ids = [window.token_ids for window in windows.prompts]
+    head, n_tail = ids[0][: windows.n_head], windows.n_tail
+    return Abreast(head, tuple(each[windows.n_head : len(each) - n_tail] for each in ids))
+
+
 def encoded_contexts(codec: TokenizerCodec, contexts: Sequence[Context]) -> list[Head]:
-    """Each context in tokens; prompts that carry theirs are not encoded again."""
+    """Each context in tokens; prompts that carry theirs are not encoded again. Raises InputError for a prompt of several windows, which
+    is no one text."""
+    if any(isinstance(context, Prompt) and context.windows is not None for context in contexts):
+        raise InputError(
+            Problem("a prompt of several windows is no one text", "Give its windows one by one: prompt.windows.prompts.", field="windows")
+        )
     texts = [str(c) for c in contexts if not (isinstance(c, Prompt) and (c.token_ids or c.format == "chat"))]
     plain = iter(codec.plains(texts))
     heads = []

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .attention import planned
 from .chunks import Chunk
+from .far import Sinks
 from .forward import gathered_logits, read_values
 from .groups import Call, Places, calls, groups
 
@@ -16,19 +17,20 @@ Kept = list["tuple[torch.Tensor, torch.Tensor]"]
 """Keys and values of the open path, one pair per layer: (key-value heads, positions, size)."""
 
 
-def chunk_values(model: Any, chunk: Chunk, kept: Kept) -> tuple[list[float], Kept]:
+def chunk_values(model: Any, chunk: Chunk, kept: Kept, shift: int = 0, sinks: Sinks | None = None) -> tuple[list[float], Kept]:
     """Log-likelihoods in nats of `chunk.reads`, and the keys and values of the path that stays open behind the chunk.
 
-    kept: those of the path before it, at least `chunk.n_kept` positions. One forward pass; log-softmax in fp32.
+    kept: those of the path before it, at least `chunk.n_kept` positions. shift: how far the tokens' positions lie behind their places on
+    the path. sinks: tokens see the first and the last so many only. One forward pass; log-softmax in fp32.
     """
     import torch
 
     with torch.inference_mode():
         device = model.device
-        plan = ChunkPlan(chunk, kept, device)
+        plan = ChunkPlan(chunk, kept, device, sinks)
         inputs = {
             "input_ids": torch.tensor([chunk.tokens], device=device),
-            "position_ids": torch.tensor([chunk.depths], device=device),
+            "position_ids": torch.tensor([[depth + shift for depth in chunk.depths]], device=device),
         }
         nodes = sorted(chunk.nodes) or [0]
         place = {node: at for at, node in enumerate(nodes)}
@@ -51,12 +53,13 @@ def _handed_on(chunk: Chunk, kept: Kept) -> Kept | None:
 class ChunkPlan:
     """The attention of one chunk."""
 
-    def __init__(self, chunk: Chunk, kept: Kept, device: Any) -> None:
+    def __init__(self, chunk: Chunk, kept: Kept, device: Any, sinks: Sinks | None = None) -> None:
         self.chunk = chunk
         self.kept = kept
+        self.sinks = sinks
         handed = _handed_on(chunk, kept)
         self.path: Kept = handed or []
-        self._calls = [_Call(call, chunk, device) for call in calls(list(groups(chunk)))]
+        self._calls = [_Call(call, chunk, device, sinks) for call in calls(list(groups(chunk)))]
         self._open = self._open_places(device) if handed is None else None
 
     def _open_places(self, device: Any) -> torch.Tensor | None:
@@ -81,6 +84,8 @@ class ChunkPlan:
         import torch
 
         keys, values = key[0], value[0]
+        if self.sinks is not None:
+            window = self.sinks.recent
         if n := self.chunk.n_kept:
             keys = torch.cat([self.kept[layer][0][:, :n], keys], dim=1)
             values = torch.cat([self.kept[layer][1][:, :n], values], dim=1)
@@ -97,8 +102,8 @@ class ChunkPlan:
 class _Call:
     """A call of groups on a device; masks are built once, not at every layer."""
 
-    def __init__(self, call: Call, chunk: Chunk, device: Any) -> None:
-        self._places = Places(call, chunk)
+    def __init__(self, call: Call, chunk: Chunk, device: Any, sinks: Sinks | None) -> None:
+        self._places = Places(call, chunk, 0 if sinks is None else sinks.first)
         self._device = device
         self._single = call.groups[0] if len(call.groups) == 1 else None
         self._causal = call.causal

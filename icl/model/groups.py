@@ -147,9 +147,11 @@ def calls(found: Sequence[Group]) -> list[Call]:
 class Places:
     """Where a call's queries and keys are, as arrays."""
 
-    def __init__(self, call: Call, chunk: Chunk) -> None:
+    def __init__(self, call: Call, chunk: Chunk, n_sinks: int = 0) -> None:
         self.call = call
         self.chunk = chunk
+        self.n_sinks = n_sinks
+        """So many first tokens are seen beyond the window too."""
 
     @cached_property
     def queries(self) -> NDArray[np.int64]:
@@ -191,5 +193,5 @@ class Places:
         k = self.keys[:, None, :]
         visible: NDArray[np.bool_] = (k <= q) & (q < ends[k]) & (np.arange(self.call.n_keys)[None, None, :] < sizes[:, None, None])
         if window is not None:
-            visible &= depths[q] - depths[k] < window
+            visible &= (depths[q] - depths[k] < window) | (depths[k] < self.n_sinks)
         return visible

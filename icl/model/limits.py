@@ -39,6 +39,16 @@ class Limits:
     """Activations of one token in one layer."""
     memory: int
 
+    @property
+    def cells(self) -> int:
+        """Most tokens of a chunk times tokens that they see: an eighth of the budget for masks, of which the widest numbers take 8 bytes."""
+        return self.memory // 64
+
+    @property
+    def kept_tokens(self) -> int:
+        """Tokens whose keys and values may be kept: half of the budget, since they lie there twice while a path grows."""
+        return self.memory // 2 // max(self.cache_bytes, 1)
+
     @classmethod
     def of(cls, model: Any, memory: str | int, max_batch: int | None) -> Limits:
         """For a loaded model: half of the budget for activations, a quarter for logits."""

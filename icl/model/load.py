@@ -15,6 +15,7 @@ from ..files import sha256_file
 from ..progress import note
 from ..values import digest
 from ..weights import CATALOGUE, fetch, quiet_transformers
+from .far import sinks_of
 from .remote.load import is_address, load_remote, refuse_remote_options
 from .replicas import Replicas, devices
 
@@ -41,6 +42,7 @@ def load_model(
     revision: str | None = None,
     adapter: str | Path | None = None,
     quantization: str | None = None,
+    attention: str | None = None,
     cache: bool = False,
     **remote: Any,
 ) -> LanguageModel:
@@ -50,7 +52,8 @@ def load_model(
     `remote` its options: those of `icl.model.remote.RemoteOptions`. device: `cpu`, `cuda`, `cuda:1`, …; by default CUDA if
     there is any. Several (`cuda:0,cuda:1`, or `all` for every CUDA device): the model is loaded on each, and items are spread over
     them. `auto`: one model over all devices, for one that is larger than a single device. dtype: fp32 on a CPU and bf16 on CUDA,
-    unless given. memory: budget of one batch on one device; max_batch: most rows of one. revision: of a hub id. adapter: a PEFT folder.
+    unless given. memory: budget of one batch on one device; max_batch: most rows of one. attention: `sink:4+2048` lets each token see the
+    first 4 and the last 2,048 alone, so that long prompts stay within a small memory budget: an approximation, for scores. revision: of a hub id. adapter: a PEFT folder.
     quantization: `8bit` or `4bit`, with bitsandbytes; a checkpoint that is already quantised is loaded as it is. cache: take whole
     batches that were computed before from disk, and put those there that are computed (see `score_cache`); off by default, so that
     what is measured or repeated on purpose is computed.
@@ -60,6 +63,7 @@ def load_model(
     """
     local = {
         "device": device, "dtype": dtype, "revision": revision, "adapter": adapter, "quantization": quantization, "max_batch": max_batch,
+        "attention": attention,
     }  # fmt: skip
     if is_address(str(name)):
         return load_remote(str(name), local, remote, load_codec)
@@ -71,11 +75,12 @@ def load_model(
     given = {
         "device": device, "dtype": dtype, "revision": revision, "adapter": str(source.adapter) if source.adapter else None,
         "quantization": quantization, "max_batch": max_batch, "memory": memory if memory != "4GiB" else None,
+        "attention": attention,
     }  # fmt: skip
     reference = {"name": _absolute(str(name), source.where), **{key: value for key, value in given.items() if value is not None}}
-    loaded = [
-        _loaded(source, place, dtype, {"memory": memory, "max_batch": max_batch, "reference": reference}) for place in devices(device)
-    ]
+    sinks_of(attention)  # what is misspelt is said before anything is loaded
+    options = {"memory": memory, "max_batch": max_batch, "reference": reference, "attention": attention}
+    loaded = [_loaded(source, place, dtype, options) for place in devices(device)]
     if cache:
         from .score_cache import open_cache
 
@@ -126,6 +131,10 @@ def _loaded(source: _Source, device: str, dtype: str | None, options: Mapping[st
 
     if seq2seq:
         from .encoder_decoder import Seq2SeqModel as Kind
+
+        if options["attention"] is not None:
+            raise InputError(Problem("an encoder-decoder model takes no attention=", "Leave it out.", field="attention"))
+        options = {key: value for key, value in options.items() if key != "attention"}
     else:
         from .torch_lm import TorchModel as Kind  # type: ignore[assignment]
     lm = Kind(model, tokenizer, name=source.name, identity=_identity(source, model), **options)

@@ -59,6 +59,16 @@ class Replicas:
         return getattr(self.models[0], "examined", None)
 
     @property
+    def approximation(self) -> str | None:
+        """As one model's."""
+        return getattr(self.models[0], "approximation", None)
+
+    @property
+    def why_not_parallel(self) -> str | None:
+        """As one model's."""
+        return getattr(self.models[0], "why_not_parallel", "it is an encoder-decoder model")
+
+    @property
     def totals(self) -> Totals:
         """The tokens of all models together."""
         each = [asdict(getattr(model, "totals", Totals())) for model in self.models]

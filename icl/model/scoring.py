@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import IclError
 from ..values import Totals
 from .boundary import common_length
 from .chunks import BLOCK, Chunk, Room, blocks, chunks, halves, trunk
+from .far import Abreast, Sinks
 from .flat import Kept, chunk_values
 from .forward import Path, row_values
 from .limits import Limits, is_out_of_memory
@@ -40,17 +42,25 @@ class Scoring:
     identity: Callable[[], str] = str
     """Whatever could change a digit of a score, for the cache's keys."""
     cache: ScoreCache | None = None
+    sinks: Sinks | None = None
+    """On the path `tree`: each token sees the first and the last so many alone."""
     _last: tuple[tuple[int, ...], Kept] = ((), [])
     """The trunk of the last call, and its keys and values."""
     _unplanned: int = 0
 
-    def sums(self, items: Sequence[Item]) -> Sums:
-        """Every continuation's sum. Each of them is wholly in one planned batch."""
-        self.totals.naive += n_naive(items)
+    def sums(self, items: Sequence[Item], abreast: Mapping[Abreast, Sequence[Item]] | None = None) -> Sums:
+        """Every continuation's sum. Each of them is wholly in one planned batch.
+
+        abreast: windows, and the items that see all of them; their prefixes begin with the windows' tokens. On the path `tree` alone.
+        """
+        self.totals.naive += n_naive(items) + sum(map(n_naive, (abreast or {}).values()))
         self._unplanned = self.totals.unplanned
         result: Sums = {}
         for found in self._trunk(items) if self.path == "tree" else self._rows(items):
             result.update(found)
+        for windows, behind in sorted((abreast or {}).items()):
+            for found in self._behind(windows, behind):
+                result.update(found)
         if not self._as_planned:
             self._last = ((), [])
         return result
@@ -60,35 +70,43 @@ class Scoring:
         """False once memory ran out in this call: from there on other digits may come than a call without that would give."""
         return self.totals.unplanned == self._unplanned
 
-    def n_planned(self, items: Sequence[Item]) -> int:
+    def n_planned(self, items: Sequence[Item], abreast: Mapping[Abreast, Sequence[Item]] | None = None) -> int:
         """Tokens that `sums` computes from a cold start."""
         if self.path != "tree":
             return sum(map(len, self._packed(items)))
-        above = self._above(items)
-        return len(above) + sum(map(len, self._chunks(items, above)))
+        trunks = [(self._above(items), items), *((windows.ids, behind) for windows, behind in (abreast or {}).items())]
+        return sum(len(above) + sum(map(len, self._chunks(behind, above))) for above, behind in trunks)
 
     # ── the tree ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _above(self, items: Sequence[Item]) -> tuple[int, ...]:
         """The trunk of all items: it is computed by itself, and kept for the next call."""
-        return trunk(items, self.limits.memory // 8 // max(self.limits.cache_bytes, 1))
+        return trunk(items, self.limits.kept_tokens // 4 if self.sinks is None else 1 << 40)
 
     def _chunks(self, items: Sequence[Item], above: Sequence[int]) -> Iterator[Chunk]:
-        return chunks(items, Room(self.limits.batch_tokens, self.limits.reads, self.limits.max_rows), above=above)
+        room = Room(self.limits.batch_tokens, self.limits.reads, self.limits.max_rows, self.limits.cells)
+        return chunks(items, room, above=above, far=self.sinks is not None)
 
     def _trunk(self, items: Sequence[Item]) -> Iterator[Sums]:
         above = self._above(items)
-        state = self._begin(above)
+        key = self._key("trunk", above) if above else b""
+        return self._walked(items, above, _Open(len(above), key, start=partial(self._computed, above) if above else None))
+
+    def _behind(self, windows: Abreast, items: Sequence[Item]) -> Iterator[Sums]:
+        key = self._key("abreast", windows.head, *windows.windows)
+        return self._walked(items, windows.ids, _Open(len(windows.ids), key, windows.shift, partial(self._side_by_side, windows)))
+
+    def _walked(self, items: Sequence[Item], above: Sequence[int], state: _Open) -> Iterator[Sums]:
         for chunk in self._chunks(items, above):
             if not chunk.n_kept:
-                state = _Open()
+                state = _Open(len(above), shift=state.shift)
             slots = _slots(chunk.reads)
             reads = _flat(chunk.reads, slots)
             key = self._key("tree", chunk.tokens, chunk.depths, chunk.ends, reads, chunk.n_kept, state.key if chunk.n_kept else b"")
             found = self._known(key, slots, len(chunk))
             if found is None:
-                self._catch_up(state, above, chunk.n_kept)
-                found, state.kept = self._chunk(chunk, state.kept)
+                self._catch_up(state, chunk.n_kept)
+                found = self._step(state, chunk)
                 self._store(key, slots, found)
             else:
                 state.behind.append(chunk)
@@ -96,22 +114,54 @@ class Scoring:
                 state.key = key
             yield found
 
-    def _begin(self, above: tuple[int, ...]) -> _Open:
-        """The state behind the trunk, as far as an earlier call left it."""
+    def _computed(self, above: tuple[int, ...]) -> Kept:
+        """Keys and values of the trunk, which is computed as far as no earlier call left it, and kept for the next."""
         ids, kept = self._last
         n = common_length(above, ids) // BLOCK * BLOCK
-        kept = [(k[:, :n], v[:, :n]) for k, v in kept] if n else []
-        return _Open(kept, self._key("trunk", above), n) if above else _Open()
+        if self.sinks is not None and n < len(ids):
+            n = 0  # of its middle nothing is left
+        if self.sinks is None:
+            kept = [(k[:, :n], v[:, :n]) for k, v in kept]
+        self.totals.cached += n
+        kept = kept if n else []
+        for block in blocks(above, n):
+            kept = self._chunk(block, kept)[1]
+        self._last = (above, kept)
+        return kept
 
-    def _catch_up(self, state: _Open, above: tuple[int, ...], n_kept: int) -> None:
-        """Compute the trunk, as far as it is not there, and what chunks that came out of the cache would have left in memory of the
-        first `n_kept` positions of the path."""
-        if state.n_above is not None:
-            self.totals.cached += state.n_above
-            for block in blocks(above, state.n_above):
-                state.kept = self._chunk(block, state.kept)[1]
-            self._last = (above, state.kept)
-            state.n_above = None
+    def _side_by_side(self, windows: Abreast) -> Kept:
+        """Keys and values of windows that see what they all begin with and not each other."""
+        import torch
+
+        n, size = len(windows.head), self.limits.batch_tokens
+        head: Kept = []
+        for block in blocks(windows.head, 0, size):
+            head = self._chunk(block, head)[1]
+        parts = [head] if head else []
+        for window in windows.windows:
+            kept = head
+            for block in blocks((*windows.head, *window), n, size):
+                kept = self._chunk(block, kept)[1]
+            parts.append([(k[:, n:], v[:, n:]) for k, v in kept])
+        parts = [part for part in parts if part]
+        return [
+            (torch.cat([keys for keys, _ in layer], dim=1), torch.cat([values for _, values in layer], dim=1))
+            for layer in zip(*parts, strict=True)
+        ]
+
+    def _step(self, state: _Open, chunk: Chunk) -> Sums:
+        """Compute a chunk, and take along what later ones see."""
+        # The path may have forgotten what lies behind the trunk, and it is a copy that takes memory.
+        kept, state.kept = state.trunk if chunk.n_kept == state.n_above else state.kept, []
+        found, state.kept = self._chunk(chunk, kept, state.shift)
+        return found
+
+    def _catch_up(self, state: _Open, n_kept: int) -> None:
+        """Compute the trunk, unless it is there, and what chunks that came out of the cache would have left in memory of the first `n_kept`
+        positions of the path."""
+        if state.start is not None:
+            state.trunk = state.kept = state.start()
+            state.start = None
         needed: list[Chunk] = []
         for chunk in reversed(state.behind):
             # Otherwise the path was cut again to before all that this chunk put there.
@@ -119,13 +169,21 @@ class Scoring:
                 needed.append(chunk)
                 n_kept = chunk.n_kept
         for chunk in reversed(needed):
-            state.kept = self._chunk(chunk, state.kept)[1]
+            self._step(state, chunk)
         state.behind.clear()
 
-    def _chunk(self, chunk: Chunk, kept: Kept) -> tuple[Sums, Kept]:
-        """One chunk; out of memory, the same work in halves."""
+    def _chunk(self, chunk: Chunk, kept: Kept, shift: int = 0) -> tuple[Sums, Kept]:
+        """One chunk, and the keys and values that later ones see."""
+        if self.sinks is None:
+            return self._pass(chunk, kept, shift)
+        chunk, gone = self.sinks.seen(chunk)
+        found, after = self._pass(chunk, kept, shift + gone)
+        return found, self.sinks.left(after)
+
+    def _pass(self, chunk: Chunk, kept: Kept, shift: int) -> tuple[Sums, Kept]:
+        """One forward pass; out of memory, the same work in halves."""
         try:
-            values, after = chunk_values(self.model, chunk, kept)
+            values, after = chunk_values(self.model, chunk, kept, shift, self.sinks)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -137,8 +195,8 @@ class Scoring:
         if len(chunk) < 2:
             raise self._too_large(chunk.n_kept + 1)
         first, second = halves(chunk)
-        found, between = self._chunk(first, kept)
-        more, after = self._chunk(second, between)
+        found, between = self._pass(first, kept, shift)
+        more, after = self._pass(second, between, shift)
         return {key: found.get(key, 0.0) + more.get(key, 0.0) for key in {**found, **more}}, after
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -214,11 +272,17 @@ class Scoring:
 class _Open:
     """The open path between two chunks of one tree."""
 
-    kept: Kept = field(default_factory=list)
+    n_above: int
+    """Tokens of the trunk."""
     key: bytes = b""
     """Of the chunk that computed the path's last token."""
-    n_above: int | None = None
-    """Tokens of the trunk that are in `kept`, until the rest is computed; None: there is no trunk, or all of it is there."""
+    shift: int = 0
+    """How far positions lie behind places on the path."""
+    start: Callable[[], Kept] | None = None
+    """Gives the trunk's keys and values; None: there is no trunk, or they are there."""
+    trunk: Kept = field(default_factory=list)
+    kept: Kept = field(default_factory=list)
+    """Those of the path."""
     behind: list[Chunk] = field(default_factory=list)
     """Chunks that came out of the cache: `kept` is that from before them."""
 

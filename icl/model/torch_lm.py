@@ -17,7 +17,8 @@ from .codec import TokenizerCodec
 from .conditions import conditions
 from .constraint import Choices, Rule, grammar_maker, rules
 from .decoding import Constraint, Ending
-from .encoding import Context, encoded_contexts, encoded_splits
+from .encoding import Context, encoded_contexts, encoded_splits, last_window, windows_behind
+from .far import Abreast, cannot_see_far, sinks_of
 from .firsts import first_of, first_tokens
 from .limits import Limits
 from .score_cache import ScoreCache, cached_group, text_key
@@ -30,8 +31,9 @@ from .writing import Chance, Task, Writing, Written
 class TorchModel:
     """The LanguageModel protocol over a loaded transformers model and its tokenizer.
 
-    model: in evaluation mode, on its device. memory, max_batch: the memory budget of one batch. Values in fp32 do not depend on
-    batch size, order, padding or sharing beyond 1e-4 nat.
+    model: in evaluation mode, on its device. memory, max_batch: the memory budget of one batch. attention: None, or `sink:4+2048`, an
+    approximation: each token sees the first 4 and the last 2,048. Values in fp32 do not depend on batch size, order, padding or sharing
+    beyond 1e-4 nat.
     """
 
     cache: ScoreCache | None = None
@@ -47,6 +49,7 @@ class TorchModel:
         memory: str | int = "4GiB",
         max_batch: int | None = None,
         identity: Callable[[], str] | None = None,
+        attention: str | None = None,
     ) -> None:
         self.model = model.eval()
         self.codec = TokenizerCodec(from_transformers(tokenizer))
@@ -55,17 +58,21 @@ class TorchModel:
         self.limits = Limits.of(model, memory, max_batch)
         self._identity = identity
         self.examined: Examined = examine(model)
+        self.sinks = sinks_of(attention)
+        if self.sinks is not None and (why := cannot_see_far(model, self.examined.path)) is not None:
+            raise InputError(Problem(f"attention='{attention}' cannot be had: {why}", "Leave it out.", field="attention"))
         self.totals = Totals()
 
     @cached_property
     def fingerprint(self) -> str:
         weights = self._identity() if self._identity is not None else _state_digest(self.model)
-        return digest([weights, self.dtype, self.codec.tokens.fingerprint()])
+        seen = [] if self.sinks is None else [str(self.sinks)]
+        return digest([weights, self.dtype, self.codec.tokens.fingerprint(), *seen])
 
     @cached_property
     def scoring(self) -> Scoring:
         """The half that scores."""
-        return Scoring(self.model, self.examined.path, self.limits, self.totals, self.computed_by, self.cache)
+        return Scoring(self.model, self.examined.path, self.limits, self.totals, self.computed_by, self.cache, self.sinks)
 
     def computed_by(self) -> str:
         """Digest of whatever, besides the tokens of a batch, could change a digit of what it gives: for the cache's keys."""
@@ -93,6 +100,18 @@ class TorchModel:
         """Whole continuations are scored."""
         return "loglikelihood"
 
+    @property
+    def approximation(self) -> str | None:
+        """What scores are an approximation by; None: they are the model's own."""
+        return None if self.sinks is None else f"attention {self.sinks}"
+
+    @cached_property
+    def why_not_parallel(self) -> str | None:
+        """None if a query can see several windows at once (`combine: parallel`), otherwise why not."""
+        if self.sinks is not None:
+            return f"it was loaded with attention='{self.sinks}'"
+        return cannot_see_far(self.model, self.examined.path)
+
     def count_tokens(self, text: str) -> int:
         """Tokens of a text alone, without BOS."""
         return self.codec.count(text)
@@ -103,7 +122,7 @@ class TorchModel:
         Raises InputError if the lists differ in length or a sequence is longer than the model's window.
         """
         splits = self._splits(contexts, continuations)
-        totals = self.scoring.sums(_items(splits))
+        totals = self.scoring.sums(*self._work(contexts, splits))
         return [_label_scores(i, found, texts, totals) for i, (found, texts) in enumerate(zip(splits, continuations, strict=True))]
 
     def loglikelihoods(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
@@ -112,13 +131,44 @@ class TorchModel:
 
     def plan(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> TokenCounts:
         """Tokens that `score` would compute, without computing them."""
-        items = _items(self._splits(contexts, continuations))
-        return TokenCounts(self.scoring.n_planned(items), n_naive(items))
+        items, abreast = self._work(contexts, self._splits(contexts, continuations))
+        return TokenCounts(self.scoring.n_planned(items, abreast), n_naive(items) + sum(map(n_naive, abreast.values())))
 
     def _splits(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[Split]:
-        splits = encoded_splits(self.codec, contexts, continuations)
-        self._fits([found.n_tokens for found in splits], "the prompt with its longest continuation")
-        return splits
+        return encoded_splits(self.codec, [last_window(context) for context in contexts], continuations)
+
+    def _work(self, contexts: Sequence[Context], splits: Sequence[Split]) -> tuple[list[Item], dict[Abreast, list[Item]]]:
+        """What is scored: items, and those that see several windows. Raises InputError for what the window or the memory cannot hold."""
+        items: list[Item] = []
+        abreast: dict[Abreast, list[Item]] = {}
+        positions, kept = [], []
+        for i, (context, found) in enumerate(zip(contexts, splits, strict=True)):
+            windows, ahead, n_more = windows_behind(context), 0, found.n_tokens
+            if windows is None:
+                items.append(_item(i, found, found.prefix))
+            else:
+                if self.why_not_parallel is not None:
+                    raise InputError(Problem(f"parallel windows cannot be had: {self.why_not_parallel}", field="windows"))
+                ahead = len(windows.head) + len(windows.windows[-1])
+                if len(found.prefix) <= ahead:
+                    raise InputError(Problem(f"item {i}: a token crosses the border between windows and query", field="windows"))
+                abreast.setdefault(windows, []).append(_item(i, found, (*windows.ids, *found.prefix[ahead:])))
+                n_more -= ahead
+            positions.append(n_more + (windows.n_positions if windows is not None else 0))
+            kept.append(n_more + (len(windows.ids) if windows is not None else 0))
+        self._fits(positions, "the prompt with its longest continuation")
+        self._holds(max(kept, default=0))
+        return items, abreast
+
+    def _holds(self, most: int) -> None:
+        """Raises InputError where keys and values of so many tokens are more than the memory budget."""
+        if self.sinks is not None:
+            most = min(most, self.sinks.n_kept + self.limits.batch_tokens)
+        if most > self.limits.kept_tokens:
+            need, memory = (f"{size / 2**30:.2f} GiB" for size in (2 * most * self.limits.cache_bytes, self.limits.memory))
+            message = f"keys and values of {most:,} tokens take {need} while a prompt is read; the memory budget is {memory}"
+            fix = "Give a larger memory=, a smaller max_tokens, windows of demonstrations, or attention='sink:4+2048'."
+            raise InputError(Problem(message, fix, field="memory"))
 
     def _fits(self, lengths: Sequence[int], what: str) -> None:
         problems = [
@@ -175,6 +225,9 @@ class TorchModel:
         expression that the text matches as a whole, or a JSON schema (both with llguidance, extra `constrain`). A stop string does
         not cut such a text; its first token ends it where it is whole. Raises InputError.
         """
+        if self.sinks is not None:
+            message = f"attention='{self.sinks}' is for scores, and here text is written"
+            raise InputError(Problem(message, "Load the model without it.", field="attention"))
         ending = Ending(tuple(s for s in stop if s), self.writing.end_ids, self.codec.tokens.decode, chance.temperature or 1.0)
         if constraint is None:
             ids = [self._or_start(head.ids) for head in encoded_contexts(self.codec, prompts)]
@@ -216,6 +269,7 @@ class TorchModel:
         ends = ending.end_ids | {ids[len(letter)] for ids in stops if ids[: len(letter)] == letter and len(ids) > len(letter)}
         texts: list[Sequence[str]] = [() if isinstance(rule, re.Pattern | Mapping) else rule for rule in wanted]
         splits = self._splits(prompts, texts)
+        self._fits([found.n_tokens for found in splits], "the prompt with its longest continuation")
         make = None
         ids, limits, makers = [], [], list[Callable[[], Constraint]]()
         for rule, found, choices in zip(wanted, splits, texts, strict=True):
@@ -235,12 +289,9 @@ class TorchModel:
         return ids or (next((i for i in (tokens.bos, tokens.eos) if i is not None), 0),)
 
 
-def _items(splits: Sequence[Split]) -> list[Item]:
-    extra = [first_tokens(found.continuations) for found in splits]
-    return [
-        Item(i, found.prefix, (*found.continuations, *firsts), n_extra=len(firsts))
-        for i, (found, firsts) in enumerate(zip(splits, extra, strict=True))
-    ]
+def _item(i: int, found: Split, prefix: tuple[int, ...]) -> Item:
+    firsts = first_tokens(found.continuations)
+    return Item(i, prefix, (*found.continuations, *firsts), n_extra=len(firsts))
 
 
 def _label_scores(i: int, found: Split, texts: Sequence[str], totals: Mapping[tuple[int, int], float]) -> LabelScores:

@@ -208,11 +208,11 @@ def test_out_of_memory_halves_the_work_and_loses_nothing(monkeypatch):
     for path in ("tree", "mask", "padded"):
         failures = [0]
 
-        def scarce_chunk(model, chunk, kept, failures=failures):
+        def scarce_chunk(model, chunk, kept, *far, failures=failures):
             if len(chunk) > 11:
                 failures[0] += 1
                 raise torch.OutOfMemoryError("CUDA out of memory.")
-            return real_chunk(model, chunk, kept)
+            return real_chunk(model, chunk, kept, *far)
 
         def scarce_rows(model, rows, path, failures=failures):
             if len(rows) > 1 or len(rows[0].items) > 1 or len({r.continuation for r in rows[0].reads}) > 2:
