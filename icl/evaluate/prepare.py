@@ -154,7 +154,8 @@ def _examined(lm: LanguageModel) -> dict[str, str]:
     if found is None:
         return {}
     bound = f"1e{math.ceil(math.log10(found.deviation))}" if found.deviation else "0"
-    return {"path": found.path, "deviation_nats": bound}
+    approximation = getattr(lm, "approximation", None)
+    return {"path": found.path, "deviation_nats": bound, **({"approximation": approximation} if approximation else {})}
 
 
 def prepare(

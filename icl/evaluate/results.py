@@ -133,6 +133,8 @@ def _record(cell: Cell, name: str, figure: Metric, runs: Sequence[Sequence[Predi
         "coverage": coverage(figure.n_scored, figure.n_abstained),
         "n_ties": sum(p.tie for p in predictions),
         "n_dropped": sum(p.n_dropped for p in predictions),
+        "n_windowed": sum(p.n_windows > 1 for p in predictions),
+        "n_truncated": sum(p.n_cut > 0 for p in predictions),
         "n_unanswered": sum(p.answer is None and not p.abstained for p in predictions),
         "n_lost": sum(p.lost for p in predictions),
         "estimator": estimator,

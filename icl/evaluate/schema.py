@@ -39,6 +39,11 @@ class ModelEntry(Strict):
     revision: str | None = None
     adapter: str | None = None
     quantization: Literal["8bit", "4bit"] | None = None
+    attention: str | None = Field(
+        None,
+        pattern=r"^sink:\d+\+[1-9]\d*$",
+        description="An approximation for long prompts: sink:4+2048 lets each token see the first 4 and the last 2,048 alone.",
+    )
     format: Literal["auto", "plain", "chat"] = "auto"
     api_key_env: str | None = Field(
         None,
@@ -78,7 +83,7 @@ class ModelEntry(Strict):
         return {n: value.model_dump(exclude_none=True) if isinstance(value, Prices) else value for n, value in given.items()}
 
 
-LOCAL_OPTIONS = ("device", "dtype", "memory", "max_batch", "revision", "adapter", "quantization")
+LOCAL_OPTIONS = ("device", "dtype", "memory", "max_batch", "revision", "adapter", "quantization", "attention")
 REMOTE_OPTIONS = ("api_key_env", "concurrency", "prices", "extra_body", "tokenizer", "window", "estimator", "mark_cache", "timeout")
 NEUTRAL_OPTIONS = ("api_key_env", "concurrency", "prices", "mark_cache", "timeout")
 """Options that change no result: a run goes on although they have changed."""

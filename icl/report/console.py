@@ -14,6 +14,8 @@ Key = tuple[str | None, str]
 LEADER, LEVEL = "*", "~"
 ESTIMATORS = {"first_token": "first token", "generation": "writing"}
 """How the table calls the ways in which a language model answers other than by the log-likelihood of whole labels."""
+COUNTS = ("n_abstained", "n_unanswered", "n_ties", "n_dropped", "n_windowed", "n_truncated")
+"""Of a record, in the order of the table's columns."""
 
 
 def table(results: Mapping[str, Any], timing: Mapping[str, Any] | None = None, data: Mapping[str, Sequence[str]] | None = None) -> str:
@@ -130,8 +132,8 @@ def _figure(record: Record, percent: bool) -> str:
 def _costs(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, records: Sequence[Record]) -> list[str]:
     """What each method read and took, over all budgets and seeds, and what it could not do. Counts that are all 0 are left out."""
     keys = _keys(records)
-    heads = ["all label budgets and seeds", "predictions", "answers by", "abstained", "not answered", "ties", "shots dropped", "tokens"]
-    heads += ["without reuse", "ratio", "from cache", "seconds", "cost"]
+    heads = ["all label budgets and seeds", "predictions", "answers by", "abstained", "not answered", "ties", "shots dropped"]
+    heads += ["in windows", "input cut", "tokens", "without reuse", "ratio", "from cache", "seconds", "cost"]
     rows = [heads]
     first = records[0]["metric"]
     for key in keys:
@@ -143,8 +145,8 @@ def _costs(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, rec
             [
                 _title(key, keys),
                 f"{sum(r['n_scored'] + r['n_failed'] + r.get('n_abstained', 0) for r in mine):,}",
-                ESTIMATORS.get(mine[0].get("estimator") or "", "") if mine else "",
-                *(_count(sum(r.get(n, 0) for r in mine)) for n in ("n_abstained", "n_unanswered", "n_ties", "n_dropped")),
+                _answered_by(mine[0].get("estimator")) if mine else "",
+                *(_count(sum(r.get(n, 0) for r in mine)) for n in COUNTS),
                 _count(computed),
                 _count(naive),
                 _ratio(computed, naive),
@@ -154,6 +156,12 @@ def _costs(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, rec
             ]
         )
     return aligned(rows)
+
+
+def _answered_by(estimator: str | None) -> str:
+    """Empty for the log-likelihoods of whole labels as the model gives them."""
+    how, _, approximation = (estimator or "").partition(", ")
+    return ", ".join(filter(None, (ESTIMATORS.get(how, ""), approximation)))
 
 
 def _cached(cell: Mapping[str, Any]) -> int:
