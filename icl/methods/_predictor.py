@@ -226,8 +226,10 @@ class FewShotPredictor:
 
     @property
     def estimator(self) -> str:
-        """How an answer is found: `generation` for answers in words and for samples, else what the model offers for labels."""
-        return "generation" if self._writes(self._lm()) else estimator_of(self._lm())
+        """How an answer is found: `generation` for answers in words and for samples, else what the model offers for labels, with what it
+        approximates its scores by."""
+        found = ["generation" if self._writes(self._lm()) else estimator_of(self._lm()), getattr(self._lm(), "approximation", None)]
+        return ", ".join(filter(None, found))
 
     @property
     def readouts(self) -> tuple[str, ...]:
