@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import compare, doctor, export, index, init, ls, predict, prompt, pull, run, train, validate
+from . import compare, doctor, export, index, init, ls, predict, prompt, pull, report, run, train, validate
 from .guard import FINE, INTERRUPTED, guarded
 from .output import say
 
@@ -43,6 +43,7 @@ COMMANDS: tuple[Callable[..., int | None], ...] = (
     init.init,
     run.run,
     compare.compare,
+    report.report,
     prompt.prompt,
     ls.ls,
     validate.validate,

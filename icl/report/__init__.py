@@ -2,5 +2,6 @@
 
 from .comparison import comparison_table
 from .console import plan_table, table
+from .figures import figures
 
-__all__ = ["comparison_table", "plan_table", "table"]
+__all__ = ["comparison_table", "figures", "plan_table", "table"]
