@@ -177,8 +177,8 @@ def resolve_format(bound: BoundTemplate, format: str, codec: PromptCodec | None)
 def _ranked(hits: Sequence[Hit], useful: Sequence[str]) -> list[str]:
     """uids, most useful first; what `useful` does not name comes last."""
     there = {hit.uid for hit in hits}
-    named = [uid for uid in dict.fromkeys(useful) if uid in there]
-    return named + [hit.uid for hit in hits if hit.uid not in set(named)]
+    named = {uid: None for uid in useful if uid in there}
+    return [*named, *(hit.uid for hit in hits if hit.uid not in named)]
 
 
 def _fit(job: _Job, hits: list[Hit], useful: Sequence[str]) -> tuple[list[Hit], Encoded | None, int]:
@@ -198,34 +198,58 @@ def _fit(job: _Job, hits: list[Hit], useful: Sequence[str]) -> tuple[list[Hit], 
     limit = job.limit
     if limit is None:
         return tried(len(ranked))
-    m = _start(job, [by_uid[uid] for uid in ranked], limit)
-    kept, encoded, total = tried(m)
-    too_many = len(ranked) + 1
-    while total > limit and m:
-        too_many, freed = m, 0
-        while m and (not freed or freed < total - limit - SLACK):
+    sizes = _Sizes(job, [by_uid[uid] for uid in ranked])
+    m, too_many = _start(job, sizes, limit), len(ranked) + 1
+    best: tuple[int, tuple[list[Hit], Encoded, int]] | None = None
+    # Estimates may be wrong by a little at every demonstration, so with many of them the next try goes as far as the estimates say.
+    while True:
+        made = tried(m)
+        if made[2] <= limit:
+            best = m, made
+            m = sizes.more(m, limit - made[2], too_many)
+        elif not m:
+            return [], None, job.total(made[1], exact=True)
+        else:
+            too_many, m = m, max(sizes.fewer(m, made[2] - limit), best[0] + 1 if best is not None else 0)
+        if best is not None and (m == best[0] or m >= too_many):
+            return best[1]
+
+
+class _Sizes:
+    """About how many tokens demonstrations take, the most useful first; each is counted when it is first asked for."""
+
+    def __init__(self, job: _Job, ranked: Sequence[Hit]) -> None:
+        self._job, self.ranked = job, ranked
+
+    def __getitem__(self, m: int) -> int:
+        return self._job.size(self.ranked[m])
+
+    def more(self, m: int, room: int, too_many: int) -> int:
+        """How many to try where m leave so much room: as many more as probably fit, one more if it is doubtful, none if that is too many."""
+        start = m
+        while m + 1 < too_many and m < len(self.ranked) and self[m] <= room + (SLACK if m == start else 0):
+            room -= self[m]
+            m += 1
+        return m
+
+    def fewer(self, m: int, excess: int) -> int:
+        """How many to try where m are too long by so much: at least one less."""
+        freed = 0
+        while m and (not freed or freed < excess - SLACK):
             m -= 1
-            freed += job.size(by_uid[ranked[m]])
-        kept, encoded, total = tried(m)
-    if total > limit:
-        return [], None, job.total(encoded, exact=True)
-    # One more at a time, for what the estimates were wrong by.
-    while m < len(ranked) and m + 1 < too_many and total + job.size(by_uid[ranked[m]]) <= limit + SLACK:
-        more = tried(m + 1)
-        if more[2] > limit:
-            break
-        m, (kept, encoded, total) = m + 1, more
-    return kept, encoded, total
+            freed += self[m]
+        return m
 
 
-def _start(job: _Job, ranked: Sequence[Hit], limit: int) -> int:
+def _start(job: _Job, sizes: _Sizes, limit: int) -> int:
     """How many demonstrations to try first."""
+    ranked = sizes.ranked
     fixed = len(job.bound.instruction(job.query)) + len(job.bound.query(job.query))
     if fixed + sum(len(job.bound.demonstration(hit.example)) for hit in ranked) <= limit:
         return len(ranked)  # tokens are hardly ever shorter than characters
     left = limit - fixed // 5
-    for m, hit in enumerate(ranked):
-        left -= job.size(hit)
+    for m in range(len(ranked)):
+        left -= sizes[m]
         if left < 0:
             return m
     return len(ranked)

@@ -165,3 +165,39 @@ def test_ten_thousand_queries_pack_quickly():
         hits = hits_of(rng.sample(pool, 8))
         pack(template, query, hits, [h.uid for h in hits])
     assert time.process_time() - started < 15
+
+
+class Counted:
+    """A codec that counts how often a whole prompt is encoded, and one token too few for each text by itself."""
+
+    has_chat = False
+
+    def __init__(self):
+        self.encodes = 0
+
+    def plain(self, text):
+        self.encodes += 1
+        n = len(text.split())
+        return Encoded((), n, text, text, 0)
+
+    def extended(self, encoded, continuation):
+        return len((encoded.text + continuation).split())
+
+    def count(self, text):
+        return max(len(text.split()) + self.wrong_by, 1)
+
+
+@pytest.mark.parametrize("wrong_by", [-1, 0, 1, 2])
+def test_many_demonstrations_are_packed_in_a_few_tries(wrong_by):
+    """However wrong the estimate is at every demonstration, nothing is done once for each of them."""
+    bound = bind(Template.load("default"), kind="classify", inputs=("text",), labels=("a", "b"))
+    codec = Counted()
+    codec.wrong_by = wrong_by
+    rows = [Example(f"{i}-0", {"text": "word " * (3 + i % 7)}, "ab"[i % 2]) for i in range(2000)]
+    hits = [Hit(e.uid, 0.0, e) for e in rows]
+    query = Example("q", {"text": "what is it"}, None)
+    most = len(bound.plain(rows[:1200], query).split()) + 1  # and a label
+    made = pack(bound, query, hits, [h.uid for h in hits], codec=codec, max_tokens=most)
+    assert len(made.demonstrations) == 1200
+    assert made.dropped == tuple(h.uid for h in reversed(hits[1200:]))
+    assert codec.encodes <= 12
