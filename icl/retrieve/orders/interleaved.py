@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import deque
 from typing import Any
 
 from ...protocols import Order
@@ -13,16 +13,20 @@ def build(settings: Any, context: Any) -> Order:
     """Hits best first -> as few neighbours of the same label as their numbers allow, better hits nearer to the query."""
 
     def order(query: Example, hits: list[Hit]) -> list[Hit]:
-        left = list(hits)
+        left: dict[str, deque[tuple[int, Hit]]] = {}
+        for place, hit in enumerate(hits):
+            left.setdefault(str(hit.example.target), deque()).append((place, hit))
         result: list[Hit] = []
+        last: str | None = None
         while left:
-            counts = Counter(str(hit.example.target) for hit in left)
-            last = str(result[-1].example.target) if result else None
-            label, most = max(counts.items(), key=lambda item: item[1])
+            most = max(left, key=lambda label: len(left[label]))
             # A label that fills half of the rest must come now, or it will stand beside itself.
-            urgent = label if 2 * most > len(left) and label != last else None
-            place = next((i for i, hit in enumerate(left) if (t := str(hit.example.target)) != last and (urgent is None or t == urgent)), 0)
-            result.append(left.pop(place))
+            urgent = most != last and 2 * len(left[most]) > len(hits) - len(result)
+            labels = [most] if urgent else [label for label in left if label != last] or list(left)
+            last = min(labels, key=lambda label: left[label][0][0])
+            result.append(left[last].popleft()[1])
+            if not left[last]:
+                del left[last]
         return result[::-1]
 
     return order
