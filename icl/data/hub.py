@@ -13,6 +13,8 @@ from .rows import Row, Table, stream, table
 
 _FORM = re.compile(r"hf:(?P<name>[^@:/]+(?:/[^@:/]+)?)(?:/(?P<config>[^@:/]+))?(?:@(?P<revision>[^:]+))?(?::(?P<split>[\w.\[\]%:+-]+))?")
 _LOCAL_SPLITS = {"validation": "dev", "valid": "dev", "val": "dev"}
+_ALSO_CALLED = {"clinc_oos": "clinc150"}
+"""Short name on the hub -> the name that everybody else uses, under which a local copy may lie too."""
 _HUB_SPLITS = {"dev": ("validation", "dev", "valid"), "unlabelled": ("unsupervised", "unlabelled", "train")}
 
 
@@ -30,7 +32,7 @@ class HubName:
         """Where a local copy may lie below the data root, best first."""
         short = self.name.rsplit("/", 1)[-1]
         configured = [f"{self.name}/{self.config}", f"{short}/{self.config}", self.config] if self.config else []
-        names = [*configured, self.name, short]
+        names = [*configured, self.name, short, *([_ALSO_CALLED[short]] if short in _ALSO_CALLED else [])]
         spelled = [spelling for n in names for spelling in (n.lower().replace("-", "_"), n.lower().replace("-", "").replace("_", ""))]
         return list(dict.fromkeys([*names, *spelled]))
 

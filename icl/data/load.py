@@ -32,6 +32,7 @@ class Request:
     name: str | None
     labels: tuple[str, ...] | None
     data_root: Path | str | None
+    unseen: tuple[str, ...] = ()
 
 
 @dataclass
@@ -59,6 +60,7 @@ def load_task(request: Request) -> Task:
     _check_usable(tables, reads)
     labels = _labels(request, kind, tables, reads)
     splits, ids, holdout = _splits(request, kind, reads)
+    splits["train"], hidden = _hidden(request, labels, splits["train"], reads["train"])
     task = Task(
         name=request.name or _name(request.sources["train"]),
         kind=kind,
@@ -68,13 +70,14 @@ def load_task(request: Request) -> Task:
         dev=splits["dev"],
         unlabelled=splits["unlabelled"],
         labels=labels,
-        rejected=tuple(row for read in reads.values() for row in read.rejected),
+        rejected=(*(row for read in reads.values() for row in read.rejected), *hidden),
         n_rows={split: len(table.rows) for split, table in tables.items()},
         holdout=holdout,
         ids=ids,
         source={
             "splits": {split: dict(table.origin) for split, table in tables.items()},
             "columns": columns.named(),
+            **({"unseen": list(request.unseen)} if request.unseen else {}),
             "choice labels": mode if kind == "choose" else None,
             "holdout": None if holdout is None else {"share": holdout, "seed": request.seed, "rows": len(splits["test"])},
         },
@@ -265,6 +268,21 @@ def _splits(
         if own:
             ids[split] = own
     return splits, ids, holdout
+
+
+def _hidden(request: Request, labels: Sequence[str], train: tuple[Example, ...], read: Read) -> tuple[tuple[Example, ...], list[Rejected]]:
+    """The rows to learn from without those of labels that shall not be seen, and the rows left out."""
+    unknown = [label for label in request.unseen if label not in labels]
+    kept = tuple(example for example in train if example.target not in request.unseen)
+    problems = [Problem(f"there is no label '{label}' to keep unseen", suggest(label, labels), field="unseen") for label in unknown]
+    if not kept and not problems:
+        problems = [Problem("no row to learn from is left without the unseen labels", "Name fewer of them.", field="unseen")]
+    if problems:
+        raise InputError(problems)
+    if len(kept) == len(train):
+        return kept, []
+    lines = dict(zip((example.uid for example in read.examples), read.lines, strict=True))
+    return kept, [Rejected("train", lines[e.uid], "its label is not to be seen") for e in train if e.target in request.unseen]
 
 
 def _name(source: Any) -> str:

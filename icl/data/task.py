@@ -78,6 +78,7 @@ class Task:
         name: str | None = None,
         labels: Sequence[str] | None = None,
         data_root: Path | str | None = None,
+        unseen: Sequence[str] = (),
     ) -> Task:
         """Read a task.
 
@@ -92,6 +93,7 @@ class Task:
         Without test, a share `holdout` of the rows is held out: 50 to 500 rows, never more than half, stratified by label, chosen
         by hash of (seed, uid); rows of the same normalised text stay on one side.
         labels: the label set and its order; a label outside it is an error.
+        unseen: labels that nothing is learned from: their rows are taken out of train and stay in test and dev, as out of scope.
 
         Labels are the text in the source, byte for byte; JSON numbers, booleans are the text they are written as. Rows without
         text, label or valid choices are rejected and counted. Raises InputError with all problems (file, line, column, fix) for
@@ -110,6 +112,7 @@ class Task:
             name=name,
             labels=None if labels is None else tuple(labels),
             data_root=data_root,
+            unseen=tuple(unseen),
         )
         return load_task(request)
 

@@ -188,7 +188,10 @@ def _task(loaded: LoadedSuite, entry: TaskEntry, n: int, limit: int | None, data
     root = loaded.folder / entry.data_root if entry.data_root is not None else data_root
     whole = Task.load(
         **{split: resolved(source) for split, source in entry.sources().items()},
-        **{key: getattr(entry, key) for key in ("kind", "input", "label", "choices", "references", "rationale", "id", "holdout", "seed")},
+        **{
+            key: getattr(entry, key)
+            for key in ("kind", "input", "label", "choices", "references", "rationale", "id", "holdout", "seed", "unseen")
+        },
         name=entry.name,
         labels=tuple(entry.labels) if entry.labels is not None else None,
         data_root=root,

@@ -110,10 +110,11 @@ class TaskEntry(Strict):
     labels: dict[str, str | list[str]] | list[str] | None = Field(
         None, description="The labels in their order, or {label: words}, which override the template's."
     )
+    unseen: list[str] = Field([], description="Labels that nothing is learned from: their rows serve for judging only.")
     data_root: str | None = Field(None, description="A folder with local copies of hub data sets.")
     limit: int | None = Field(None, ge=1, description="Judge on this many test items, chosen by a hash of their content.")
 
-    @field_validator("labels", mode="before")
+    @field_validator("labels", "unseen", mode="before")
     @classmethod
     def _texts(cls, value: Any) -> Any:
         """Labels are strings, byte for byte: a number that reads back as it is written may do without quotes."""

@@ -11,7 +11,7 @@ def test_tables_and_figures_of_a_finished_run(icl_cli, tmp_path, monkeypatch):
     done = icl.run(suite, tmp_path / "run")
     answer = icl_cli("report", "run")
     assert answer.code == 0
-    assert answer.out.strip() == open_run(tmp_path / "run").table().strip()
+    assert answer.out.strip() == open_run("run").table().strip()
     assert "accuracy in %" in answer.out
     answer = icl_cli("report", "run", "--figures", "drawn")
     assert answer.code == 0

@@ -245,3 +245,24 @@ def test_a_source_that_holds_no_rows_is_refused():
     for source in (3, {"text": "a"}, b"x", ["a", "b"], None):
         with pytest.raises(InputError):
             Task.load(source)
+
+
+def test_labels_that_are_not_to_be_seen():
+    """Nothing is learned from their rows; they stay in the label set and among the rows to judge by, and are accounted for."""
+    train = [{"text": f"text {i}", "label": "abo"[i % 3]} for i in range(9)]
+    test = [{"text": f"other {i}", "label": "abo"[i % 3]} for i in range(6)]
+    task = Task.load(train, test=test, unseen=["o"])
+    assert [e.target for e in task.train] == ["a", "b"] * 3
+    assert [e.target for e in task.test] == ["a", "b", "o"] * 2
+    assert task.labels == ("a", "b", "o")
+    assert [(row.split, row.line) for row in task.rejected] == [("train", 3), ("train", 6), ("train", 9)]
+    assert task.n_rows["train"] == len(task.train) + len(task.rejected)
+    assert task.source["unseen"] == ["o"]
+    assert task.digest != Task.load(train, test=test).digest
+    held = Task.load([{**row, "text": f"{row['text']} {n}"} for n in range(60) for row in train], unseen=["o"])
+    assert {e.target for e in held.train} == {"a", "b"}
+    assert {e.target for e in held.test} == {"a", "b", "o"}  # held out before anything is hidden
+    with pytest.raises(InputError, match="no label 'oo' to keep unseen"):
+        Task.load(train, test=test, unseen=["oo"])
+    with pytest.raises(InputError, match="no row to learn from is left"):
+        Task.load(train, test=test, unseen=["a", "b", "o"])

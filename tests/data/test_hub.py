@@ -115,3 +115,8 @@ def test_answers_in_the_form_of_squad(tmp_path):
     task = Task.load("hf:rajpurkar/squad", input="question", references="answers", data_root=tmp_path)
     assert task.kind == "answer"
     assert {example.references for example in task.train} <= {(f"a {i}", f"the a {i}") for i in range(6)}
+
+
+def test_a_local_copy_may_have_the_name_that_all_others_use(tmp_path):
+    write(tmp_path / "clinc150" / "train.jsonl", rows_of("x"))
+    assert len(Task.load("hf:clinc/clinc_oos/small:train", label="intent", data_root=tmp_path, holdout=0).train) == 4

@@ -61,3 +61,21 @@ def test_aurc_rewards_knowing_when_one_is_wrong():
     blind = items([("a", {"a": 0.8, "b": 0.2})] * 3 + [("b", {"a": 0.8, "b": 0.2})])
     values = [icl.score(e, p, metrics=["aurc"])["aurc"].value for p, e in (sure, blind, unsure)]
     np.testing.assert_allclose(values, [0.25 / 4, 0.25, (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4])
+
+
+def test_recall_looks_at_one_label():
+    """As sklearn's; the intervals are over all items, so their number of that label varies too."""
+    from sklearn.metrics import recall_score
+
+    rng = np.random.default_rng(0)
+    targets, answers = (rng.choice(["a", "b", "oos"], 200, p=[0.5, 0.3, 0.2]) for _ in range(2))
+    examples = [Example(f"e{i}-0", {"text": str(i)}, str(target)) for i, target in enumerate(targets)]
+    predictions = [Prediction(f"e{i}-0", str(answer)) for i, answer in enumerate(answers)]
+    found = icl.score(examples, predictions, metrics=[{"recall": {"label": "oos"}}])["recall"]
+    assert found.value == pytest.approx(recall_score(targets, answers, labels=["oos"], average=None)[0])
+    assert (found.n_scored, found.n_failed) == (200, 0)
+    assert 0 < found.low < found.value < found.high < 1
+    none = icl.score(examples, predictions, metrics=[{"recall": {"label": "other"}}])["recall"]
+    assert none.value is None
+    held = [Prediction(p.uid, None, withheld="a") if p.answer == "oos" else p for p in predictions]
+    assert icl.score(examples, held, metrics=[{"recall": {"label": "oos"}}])["recall"].value == 0
