@@ -25,8 +25,8 @@ from ._layout import Layout
 from ._learned import write_learned
 from ._model import ModelHandle
 from ._plan import plan
-from ._rationale import after_rationale, check_rationales, rationale_of, uses_rationales, with_rationale
-from ._readouts import Premises, check_readouts, scored_items, stored_readouts
+from ._rationale import after_rationale, check_rationales, uses_rationales, with_rationale
+from ._readouts import Premises, check_readouts, raw_scores, stored_readouts
 from ._state import prompt_state
 from ._written import (
     Lost,
@@ -234,9 +234,7 @@ class FewShotPredictor:
     @property
     def readouts(self) -> tuple[str, ...]:
         """The read-outs that the raw scores of its predictions allow, its own first; none where answers are read out of text."""
-        allowed = stored_readouts(self, self._lm())
-        own = self.method.readouts[:1] if allowed else ()
-        return (*own, *(readout for readout in allowed if readout not in own))
+        return stored_readouts(self, self._lm())
 
     @property
     def lm(self) -> LanguageModel | None:
@@ -280,19 +278,7 @@ class FewShotPredictor:
 
     def _raw(self, lm: LanguageModel, work: Sequence[tuple[Example, Prompt]]) -> list[tuple[Candidates, LabelScores] | Lost]:
         """Per item what was scored and its scores."""
-        rationales: list[str | Lost] = [""] * len(work)
-        if work and self._shows_rationales:
-            written = write(lm, [prompt for _, prompt in work], self._writing(work[0][1], samples=1))
-            rationales = [
-                texts if isinstance(texts, Lost) else rationale_of(self.bound, query, texts[0])
-                for (query, _), texts in zip(work, written, strict=True)
-            ]
-        candidates = [
-            r if isinstance(r, Lost) else self._candidates(query, prompt, r) for (query, prompt), r in zip(work, rationales, strict=True)
-        ]
-        whole = [(query, prompt, c) for (query, prompt), c in zip(work, candidates, strict=True) if not isinstance(c, Lost)]
-        found = iter(scored_items(self, lm, whole))
-        return [c if isinstance(c, Lost) else each if isinstance(each := next(found), Lost) else (c, each) for c in candidates]
+        return raw_scores(self, lm, work)
 
     def _candidates(self, query: Example, prompt: Prompt, rationale: str = "") -> Candidates:
         if rationale:

@@ -12,8 +12,9 @@ from ..protocols import LanguageModel
 from ..readout import LENGTHS, PREMISES
 from ..values import Example, LabelScores, Prompt, TokenCounts
 from ._labels import Candidates
+from ._rationale import rationale_of
 from ._windows import spread
-from ._written import Lost, estimator_of, score
+from ._written import Lost, estimator_of, score, write
 
 if TYPE_CHECKING:
     from ..prompt import BoundTemplate
@@ -70,14 +71,33 @@ def check_readouts(method: FewShot, bound: BoundTemplate, layout: Layout, pool: 
 
 
 def stored_readouts(predictor: FewShotPredictor, lm: LanguageModel) -> tuple[str, ...]:
-    """The read-outs that the scores of this predictor's items allow; none where answers are read out of text."""
+    """The read-outs that the scores of this predictor's items allow, its own first; none where answers are read out of text."""
     readouts = predictor.method.readouts
     if predictor._writes(lm):
         return ()
     if readouts[0] == "channel" or predictor._shows_rationales or estimator_of(lm) == "first_token":
         return readouts[:1]
     first = ("first_token",) if predictor._layout.is_plain else ()
-    return (*LENGTHS, *first, *(readout for readout in PREMISES if readout in readouts))
+    return tuple(dict.fromkeys((readouts[0], *LENGTHS, *first, *(readout for readout in PREMISES if readout in readouts))))
+
+
+def raw_scores(
+    predictor: FewShotPredictor, lm: LanguageModel, work: Sequence[tuple[Example, Prompt]]
+) -> list[tuple[Candidates, LabelScores] | Lost]:
+    """Per query what was scored and its scores. Where rationales are shown, the query's own is written first."""
+    rationales: list[str | Lost] = [""] * len(work)
+    if work and predictor._shows_rationales:
+        written = write(lm, [prompt for _, prompt in work], predictor._writing(work[0][1], samples=1))
+        rationales = [
+            texts if isinstance(texts, Lost) else rationale_of(predictor.bound, query, texts[0])
+            for (query, _), texts in zip(work, written, strict=True)
+        ]
+    candidates = [
+        r if isinstance(r, Lost) else predictor._candidates(query, prompt, r) for (query, prompt), r in zip(work, rationales, strict=True)
+    ]
+    whole = [(query, prompt, c) for (query, prompt), c in zip(work, candidates, strict=True) if not isinstance(c, Lost)]
+    found = iter(scored_items(predictor, lm, whole))
+    return [c if isinstance(c, Lost) else each if isinstance(each := next(found), Lost) else (c, each) for c in candidates]
 
 
 def scored_items(predictor: FewShotPredictor, lm: LanguageModel, items: Sequence[Item]) -> list[LabelScores | Lost]:
