@@ -183,29 +183,21 @@ def combined(scores: Sequence[LabelScores], combine: Combine) -> LabelScores:
     every window. mixture and max: the mean, or the largest, of each candidate's probability among the candidates, in nats, plus the mean
     log-likelihood of all candidates together. Of one prompt each gives the prompt's own.
     """
-    firsts = [each.first for each in scores]
-    places = [at for at, place in enumerate(scores[0].first_of) if at == place]
-    first: tuple[float, ...] = ()
-    if all(len(each) == len(scores[0].first_of) for each in firsts):
-        distinct = _combined([[each[at] for at in places] for each in firsts], combine)
-        first = tuple(distinct[places.index(place)] for place in scores[0].first_of)
+    import numpy as np
+
+    values = np.array([each.sums for each in scores], dtype=np.float64)
+    if combine == "product":
+        found = values.mean(axis=0)
+    else:
+        together = np.logaddexp.reduce(values, axis=1, keepdims=True)
+        shares = values - together
+        found = shares.max(axis=0) if combine == "max" else np.logaddexp.reduce(shares, axis=0) - np.log(len(scores))
+        found = found + together.mean()
     return replace(
         scores[0],
-        sums=tuple(_combined([each.sums for each in scores], combine)),
-        first=first,
-        first_of=scores[0].first_of if first else (),
+        sums=tuple(found.tolist()),
+        first=(),
+        first_of=(),
         straddle=any(each.straddle for each in scores),
         parts=tuple(each.sums for each in scores),
     )
-
-
-def _combined(sums: Sequence[Sequence[float]], combine: Combine) -> list[float]:
-    import numpy as np
-
-    values = np.array(sums, dtype=np.float64)
-    if combine == "product" or not values.size:
-        return [float(value) for value in values.mean(axis=0)]
-    together = np.logaddexp.reduce(values, axis=1, keepdims=True)
-    shares = values - together
-    found = shares.max(axis=0) if combine == "max" else np.logaddexp.reduce(shares, axis=0) - np.log(len(sums))
-    return [float(value) for value in found + together.mean()]

@@ -53,7 +53,8 @@ def load_model(
     there is any. Several (`cuda:0,cuda:1`, or `all` for every CUDA device): the model is loaded on each, and items are spread over
     them. `auto`: one model over all devices, for one that is larger than a single device. dtype: fp32 on a CPU and bf16 on CUDA,
     unless given. memory: budget of one batch on one device; max_batch: most rows of one. attention: `sink:4+2048` lets each token see the
-    first 4 and the last 2,048 alone, so that long prompts stay within a small memory budget: an approximation, for scores. revision: of a hub id. adapter: a PEFT folder.
+    first 4 and the last 2,048 alone, so that long prompts stay within a small memory budget: an approximation, for scores. revision: of a
+    hub id. adapter: a PEFT folder.
     quantization: `8bit` or `4bit`, with bitsandbytes; a checkpoint that is already quantised is loaded as it is. cache: take whole
     batches that were computed before from disk, and put those there that are computed (see `score_cache`); off by default, so that
     what is measured or repeated on purpose is computed.
