@@ -153,12 +153,14 @@ class Curves:
             means = np.divide(times @ filled, totals, out=np.tile(observed, (len(sample), 1)), where=totals > 0)
             parts.append(means - observed)
         shifts = np.concatenate(parts)
+        # What items and runs have together is in the spread of the runs already; what the points share is not touched.
+        alone = np.array([interaction(shifts[:, owners == n]) for n in range(len(self.points))])
         together = shifts @ average
-        for n in range(len(self.points)):
-            # What items and runs have together is in the spread of the runs already.
-            alone, both = interaction(shifts[:, owners == n]), float(together[:, n].var())
-            together[:, n] *= math.sqrt(max(0.0, 1 - alone / both)) if both else 1.0
-        return together
+        whole = together.T @ together / count
+        (values, vectors), (left, basis) = np.linalg.eigh(whole), np.linalg.eigh(whole - np.diag(alone))
+        rescaled = vectors / np.sqrt(np.where(values > 1e-12 * values.max(initial=0.0), values, np.inf)) @ vectors.T
+        result: Floats = together @ rescaled @ (basis * np.sqrt(np.maximum(left, 0.0))) @ basis.T
+        return result
 
 
 def read_curves(rows: Iterable[Any], methods: Iterable[str], items: Iterable[Any] | None = None) -> Curves:

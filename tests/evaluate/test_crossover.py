@@ -197,7 +197,8 @@ def coverage(scene, n_runs, noise, shared_luck, trials, n_items=0):
             rows, items = simulate(scene, n_runs, noise, shared_luck, rng, n_items)
             found.append(crossover(rows, {"p"}, {"t"}, items, rng=rng).interval)
     low, high = np.array(found).T
-    return float(((low <= true) & (true <= high)).mean()), float(np.median(high / low)), float(np.isinf(high).mean())
+    width = np.divide(high, low, out=np.full(trials, np.inf), where=np.isfinite(high))
+    return float(((low <= true) & (true <= high)).mean()), float(np.median(width)), float(np.isinf(high).mean())
 
 
 @pytest.mark.parametrize("n_runs", [3, 5, 10])
