@@ -70,14 +70,18 @@ class Curves:
             drawn[:, at] = weights @ np.array([self.points[n].values for n in at]).T
         return drawn
 
-    def errors(self, rng: np.random.Generator, count: int) -> tuple[Floats, Floats]:
-        """(count, n_points) what the means could be off by: normal, with their estimated covariance, and Student's t for few runs."""
+    def errors(self, rng: np.random.Generator, count: int, *, smooth: bool = True) -> tuple[Floats, Floats]:
+        """(count, n_points) what the means could be off by: normal, with their estimated covariance, and Student's t for few runs.
+
+        smooth: variances are averaged over neighbouring points, which is needed where the best of many points counts. Without, any one
+        sum of points that have the same runs has exactly the t interval of that sum.
+        """
         normal, student = (np.zeros((count, len(self.points))) for _ in range(2))
-        deviations = self._deviations(rng)
+        deviations = self._deviations(rng) if smooth else [np.array(point.values) - point.mean for point in self.points]
         for n_runs, at in self._groups():
             drawn = rng.standard_normal((count, n_runs)) @ np.array([deviations[n] for n in at]).T / math.sqrt(n_runs * (n_runs - 1))
             normal[:, at] = drawn
-            df = self._freedom(n_runs, at)
+            df = self._freedom(n_runs, at) if smooth else n_runs - 1
             student[:, at] = drawn / np.sqrt(rng.chisquare(df, (count, 1)) / df)
         if self.items is not None:
             shifts = self._item_shifts(self.items, rng, count)
