@@ -271,3 +271,47 @@ def test_pieces_hold_every_character():
 def test_long_inputs_without_demonstrations(tiny_lm, encoder_folder):
     method = icl.FewShot(tiny_lm, shots=0, max_tokens=200, long_input="slide", encoder=str(encoder_folder))
     assert method.fit((), labels=LABELS, kind="classify", inputs=("text",)).predict([LONG])[0].n_windows > 3
+
+
+# ── in results ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_results_count_windows_and_cuts_and_name_the_approximation(model_folder, tmp_path):
+    rows = [{"text": f"{'a parcel' if i % 2 else 'an invoice'} number {i}", "label": LABELS[i % 2]} for i in range(12)]
+    tests = [*rows[:2], {"text": LONG, "label": LABELS[0]}]
+    for name, some in (("train", rows), ("test", tests)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    suite = {
+        "models": [{"model": str(model_folder), "attention": "sink:4+640", "dtype": "float32", "name": "sinks"}],
+        "tasks": [{"name": "mail", "train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")}],
+        "methods": [
+            {"name": "slides", "few_shot": {"retriever": "random", "shots": 4, "max_tokens": 300, "windows": 2, "long_input": "slide"}},
+            {"name": "cut", "zero_shot": {"max_tokens": 300, "long_input": {"how": "truncate"}}},
+        ],
+        "budgets": [8],
+        "metrics": ["accuracy"],
+    }
+    run = icl.run(suite, out=tmp_path / "run")
+    found = {r["method"]: r for r in run.results["records"] if r["seed"] is None}
+    assert (found["slides"]["n_windowed"], found["slides"]["n_truncated"], found["slides"]["n_failed"]) == (3, 0, 0)
+    assert (found["cut"]["n_windowed"], found["cut"]["n_truncated"], found["cut"]["n_failed"]) == (0, 1, 0)
+    assert found["cut"]["estimator"] == "loglikelihood, attention sink:4+640"
+    assert [m["approximation"] for m in run.results["manifest"]["models"]] == ["attention sink:4+640"]
+    assert "attention sink:4+640" in run.table()
+    assert "in windows" in run.table()
+    (long,) = [p for p in run.predictions(method="slides") if p.n_windows > 2]
+    assert len(long.scores.parts) == long.n_windows  # kept in the store
+
+
+def test_a_saved_predictor_keeps_the_attention(model_folder, encoder_folder, tmp_path):
+    lm = icl.load_model(str(model_folder), device="cpu", attention="sink:4+640")
+    predictor = icl.FewShot(lm, shots=2, encoder=str(encoder_folder)).fit(POOLS["classify"](), labels=LABELS)
+    predictor.save(tmp_path / "saved")
+    again = icl.load(tmp_path / "saved")
+    again.predict([QUERY])
+    assert again.lm.approximation == "attention sink:4+640"
+    assert again.lm.fingerprint == lm.fingerprint
+    with pytest.raises(InputError, match="is no attention"):
+        icl.load_model(str(model_folder), attention="sinks")
+    with pytest.raises(InputError, match="attention"):
+        icl.load_model("http://localhost:1/v1#m", attention="sink:4+640")
