@@ -292,11 +292,12 @@ def test_results_count_windows_and_cuts_and_name_the_approximation(model_folder,
         "metrics": ["accuracy"],
     }
     run = icl.run(suite, out=tmp_path / "run")
-    found = {r["method"]: r for r in run.results["records"] if r["seed"] is None}
+    found = {r["method"]: r for r in run.results if r["seed"] is None}
     assert (found["slides"]["n_windowed"], found["slides"]["n_truncated"], found["slides"]["n_failed"]) == (3, 0, 0)
     assert (found["cut"]["n_windowed"], found["cut"]["n_truncated"], found["cut"]["n_failed"]) == (0, 1, 0)
     assert found["cut"]["estimator"] == "loglikelihood, attention sink:4+640"
-    assert [m["approximation"] for m in run.results["manifest"]["models"]] == ["attention sink:4+640"]
+    manifest = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))["manifest"]
+    assert "attention sink:4+640" in json.dumps(manifest["models"])
     assert "attention sink:4+640" in run.table()
     assert "in windows" in run.table()
     (long,) = [p for p in run.predictions(method="slides") if p.n_windows > 2]
