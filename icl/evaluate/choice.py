@@ -107,28 +107,28 @@ def choose(
         rule = _Rule(dev, costs, margin, sign)
         everything = np.arange(_n_items(dev))
         winner, rivals = rule.pick(everything, rng)
-        figure = _figure(test[winner], np.arange(len(uids)), rng)
-        return _choice(winner, rivals, "dev", None, figure, None, rule.n_unscored)
+        reported = figure(test[winner], np.arange(len(uids)), rng)
+        return _choice(winner, rivals, "dev", None, reported, None, rule.n_unscored)
     rule = _Rule(test, costs, margin, sign)
     fold = np.array([seed_for(0, "half", uid) % 2 for uid in uids])
     parts = [np.flatnonzero(fold == n) for n in _FOLDS]
     if not all(map(len, parts)):
         raise InputError(Problem(f"{len(uids)} test items cannot be halved", "Give more test items, or dev items to choose on."))
     chosen = [rule.pick(part, rng)[0] for part in parts]
-    figures = [_figure(test[name], other, rng) for name, other in zip(chosen, reversed(parts), strict=True)]
+    figures = [figure(test[name], other, rng) for name, other in zip(chosen, reversed(parts), strict=True)]
     winner, rivals = rule.pick(np.arange(len(uids)), rng)
     if chosen[0] == chosen[1]:
         winner = chosen[0]
-        between, interval = None, _figure(test[chosen[0]], np.arange(len(uids)), rng)
+        between, interval = None, figure(test[chosen[0]], np.arange(len(uids)), rng)
     else:
         # The interval of either half's figure is of half the items; ends averaged, it holds for both and errs on the wide side.
         between, interval = paired([(test[chosen[0]], test[chosen[1]])], rng), _averaged(figures)
     value = _averaged(figures)[0]
-    figure = (value, *interval[1:]) if value is not None else interval
-    return _choice(winner, rivals, "halves", (chosen[0], chosen[1]), figure, between, rule.n_unscored)
+    reported = (value, *interval[1:]) if value is not None else interval
+    return _choice(winner, rivals, "halves", (chosen[0], chosen[1]), reported, between, rule.n_unscored)
 
 
-_Figure = tuple[float | None, float | None, float | None]
+Figure = tuple[float | None, float | None, float | None]
 
 
 def _choice(
@@ -136,11 +136,11 @@ def _choice(
     rivals: tuple[Rival, ...],
     chosen_on: Literal["dev", "halves"],
     halves: tuple[str, str] | None,
-    figure: _Figure,
+    reported: Figure,
     between: Paired | None,
     n_unscored: int,
 ) -> Choice:
-    value, low, high = figure
+    value, low, high = reported
     if value is not None and low is not None and high is not None:
         low, high = min(low, value), max(high, value)
     settled = halves is None or halves[0] == halves[1]
@@ -202,7 +202,7 @@ def _worst(sides: Collection[Side], sign: float) -> float:
     return sign * min(seen, default=0.0)
 
 
-def _figure(side: Side, positions: NDArray[np.int64], rng: np.random.Generator) -> _Figure:
+def figure(side: Side, positions: NDArray[np.int64], rng: np.random.Generator) -> Figure:
     """The mean over runs on these items, unscored ones left out, with the interval that any figure gets."""
     functions, values = _functions(side), side.values[:, positions]
     scored = ~np.isnan(values)
@@ -223,7 +223,7 @@ def _figure(side: Side, positions: NDArray[np.int64], rng: np.random.Generator) 
     return value, min(low, value), max(high, value)
 
 
-def _averaged(figures: Sequence[_Figure]) -> _Figure:
+def _averaged(figures: Sequence[Figure]) -> Figure:
     columns = [[one for one in column if one is not None] for column in zip(*figures, strict=True)]
     value, low, high = (float(np.mean(column)) if len(column) == len(figures) else None for column in columns)
     return value, low, high

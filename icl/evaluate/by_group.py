@@ -1,0 +1,139 @@
+"""Is a method as good for every group of items? Each group's figure and the largest gap between two; and a model's bias to a label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .choice import figure
+from .intervals import resamples, statistic
+from .paired import Side, interaction
+
+N_RESAMPLES = 2000
+SMALLEST = 10
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFigure:
+    """The metric on the items of one group: the mean over runs."""
+
+    group: Hashable
+    value: float | None
+    """None: nothing in it could be scored."""
+    low: float | None
+    high: float | None
+    """95 % interval of this group alone; one in twenty misses its mark, so with many groups look at the gap."""
+    n_items: int
+    n_unscored: int
+    """Items, counted once per run, that could not be scored; left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The largest difference between two groups."""
+
+    highest: Hashable
+    lowest: Hashable
+    value: float
+    """As seen. Among many small groups a large gap is seen even where there is none, so go by the interval."""
+    low: float
+    """Above 0 only if some two groups do differ: wrong in at most one case in twenty, however many groups there are."""
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class ByGroup:
+    """All groups' figures, in order of first occurrence, and the largest gap."""
+
+    figures: tuple[GroupFigure, ...]
+    gap: Gap | None
+    """None with fewer than two groups that are large enough."""
+    left_out: tuple[Hashable, ...]
+    """Groups with too few scored items to count in the gap."""
+
+
+def by_group(side: Side, groups: Sequence[Hashable], rng: np.random.Generator, smallest: int = SMALLEST) -> ByGroup:
+    """side: what a metric said of the items in every run. groups: (n_items,) the group of each item. smallest: items a group needs, scored
+    in every run, to count in the gap.
+
+    The gap's interval is simultaneous over all pairs of groups: the 95 % point of the largest studentized difference of resampled figures
+    takes the place of 1.96 (Tukey's comparison of all pairs, by the bootstrap: Westfall and Young 1993, Resampling-Based Multiple Testing,
+    sec. 2.5). Items are resampled within their group, runs enter as in `paired`; a mean gets one made-up item at either end of its range,
+    so that a small group that is all right is not taken for certain.
+    """
+    assert len(groups) == side.values.shape[1], f"{len(groups)} groups for {side.values.shape[1]} items"
+    places: dict[Hashable, list[int]] = {}
+    for n, group in enumerate(groups):
+        places.setdefault(group, []).append(n)
+    figures, counted = [], {}
+    for group, at in places.items():
+        positions = np.array(at)
+        value, low, high = figure(side, positions, rng)
+        figures.append(GroupFigure(group, value, low, high, len(at), int(np.isnan(side.values[:, positions]).sum())))
+        scored = positions[~np.isnan(side.values[:, positions]).any(axis=0)]
+        if len(scored) >= smallest:
+            counted[group] = scored
+    gap = _gap(side, counted, rng) if len(counted) > 1 else None
+    return ByGroup(tuple(figures), gap, tuple(group for group in places if group not in counted))
+
+
+def _gap(side: Side, places: dict[Hashable, NDArray[np.int64]], rng: np.random.Generator) -> Gap:
+    functions = side.functions or tuple(statistic(None, run, (), ()) for run in side.values)
+    n_runs, names = len(functions), list(places)
+    runs = np.array([[float(f(at[None])[0]) for f in functions] for at in places.values()])
+    means, deviations = runs.mean(axis=1), runs - runs.mean(axis=1, keepdims=True)
+    errors = np.stack([_item_errors(side, at, rng) for at in places.values()], axis=1)
+    normal, student = errors, errors
+    if n_runs > 1:
+        luck = rng.standard_normal((N_RESAMPLES, n_runs)) @ deviations.T / math.sqrt(n_runs * (n_runs - 1))
+        normal = errors + luck
+        student = errors + luck / np.sqrt(rng.chisquare(n_runs - 1, (N_RESAMPLES, 1)) / (n_runs - 1))
+    one, other = np.triu_indices(len(names), 1)
+    spread = np.maximum((normal[:, one] - normal[:, other]).std(axis=0), 1e-12)
+    critical = float(np.quantile(np.abs((student[:, one] - student[:, other]) / spread).max(axis=1), 0.95))
+    differences = np.abs(means[one] - means[other])
+    highest, lowest = int(means.argmax()), int(means.argmin())
+    low, high = float((differences - critical * spread).max()), float((differences + critical * spread).max())
+    return Gap(names[highest], names[lowest], float(means[highest] - means[lowest]), max(0.0, low), high)
+
+
+def _item_errors(side: Side, at: NDArray[np.int64], rng: np.random.Generator) -> Floats:
+    """(N_RESAMPLES,) what resampling its items moves a group's figure by, without what items and runs have together."""
+    if side.functions:
+        per_run = np.concatenate([np.stack([f(at[rows]) for f in side.functions], axis=1) for rows in resamples(len(at), rng, N_RESAMPLES)])
+    else:
+        values = side.values[:, at]
+        ends = side.bounds or (float(values.min()), float(values.max()))
+        values = np.concatenate([values, np.tile(ends, (len(values), 1))], axis=1)
+        per_run = np.concatenate([values[:, rows].mean(axis=2).T for rows in resamples(values.shape[1], rng, N_RESAMPLES)])
+    together: Floats = np.nan_to_num(per_run.mean(axis=1) - np.nanmean(per_run.mean(axis=1)))
+    whole = float(together.var())
+    return together * math.sqrt(max(0.0, 1 - interaction(per_run) / whole)) if whole else together
+
+
+@dataclass(frozen=True, slots=True)
+class LabelBias:
+    """What a model answers when the input says nothing."""
+
+    shares: tuple[float, ...]
+    """(n_labels,) the mean probability of each label."""
+    bias: float
+    """Half the sum of |share - 1 / n_labels|: 0 without bias, up to 1 - 1 / n_labels."""
+
+
+def label_bias(scores: Floats) -> LabelBias:
+    """scores: (n_inputs, n_labels) log-likelihoods in nats of the labels behind content-free inputs ("N/A", "", "[MASK]").
+
+    Inputs without content: Zhao et al. 2021, https://arxiv.org/abs/2102.09690, sec. 5; for the distance to uniform answers (total variation)
+    compare the BiasScore of Reif and Schwartz 2024, https://arxiv.org/abs/2405.02743.
+    """
+    assert scores.ndim == 2, f"scores of shape {scores.shape}: (n_inputs, n_labels) expected"
+    assert scores.size, "no scores"
+    likelihoods = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares = (likelihoods / likelihoods.sum(axis=1, keepdims=True)).mean(axis=0)
+    return LabelBias(tuple(float(share) for share in shares), float(np.abs(shares - 1 / len(shares)).sum() / 2))
