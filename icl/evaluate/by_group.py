@@ -63,8 +63,9 @@ def by_group(side: Side, groups: Sequence[Hashable], rng: np.random.Generator, s
 
     The gap's interval is simultaneous over all pairs of groups: the 95 % point of the largest studentized difference of resampled figures
     takes the place of 1.96 (Tukey's comparison of all pairs, by the bootstrap: Westfall and Young 1993, Resampling-Based Multiple Testing,
-    sec. 2.5). Items are resampled within their group, runs enter as in `paired`; a mean gets one made-up item at either end of its range,
-    so that a small group that is all right is not taken for certain.
+    sec. 2.5). Items are resampled within their group, runs enter as in `paired`; for the interval a mean gets one made-up item at either
+    end of its range, so that a small group that is all right is not taken for certain (Agresti and Caffo 2000,
+    doi:10.1080/00031305.2000.10474560, carried over to the bootstrap).
     """
     assert len(groups) == side.values.shape[1], f"{len(groups)} groups for {side.values.shape[1]} items"
     places: dict[Hashable, list[int]] = {}
@@ -87,33 +88,39 @@ def _gap(side: Side, places: dict[Hashable, NDArray[np.int64]], rng: np.random.G
     n_runs, names = len(functions), list(places)
     runs = np.array([[float(f(at[None])[0]) for f in functions] for at in places.values()])
     means, deviations = runs.mean(axis=1), runs - runs.mean(axis=1, keepdims=True)
-    errors = np.stack([_item_errors(side, at, rng) for at in places.values()], axis=1)
-    normal, student = errors, errors
+    drawn = [_resampled(side, at, rng) for at in places.values()]
+    centres, errors = np.array([centre for centre, _ in drawn]), np.stack([error for _, error in drawn], axis=1)
+    # A small group's variance is itself not well known: Student's t here too.
+    freedom = np.array([len(at) - 1 for at in places.values()])
+    normal, student = errors, errors / np.sqrt(rng.chisquare(freedom, errors.shape) / freedom)
     if n_runs > 1:
         luck = rng.standard_normal((N_RESAMPLES, n_runs)) @ deviations.T / math.sqrt(n_runs * (n_runs - 1))
         normal = errors + luck
-        student = errors + luck / np.sqrt(rng.chisquare(n_runs - 1, (N_RESAMPLES, 1)) / (n_runs - 1))
+        student = student + luck / np.sqrt(rng.chisquare(n_runs - 1, (N_RESAMPLES, 1)) / (n_runs - 1))
     one, other = np.triu_indices(len(names), 1)
     spread = np.maximum((normal[:, one] - normal[:, other]).std(axis=0), 1e-12)
     critical = float(np.quantile(np.abs((student[:, one] - student[:, other]) / spread).max(axis=1), 0.95))
-    differences = np.abs(means[one] - means[other])
+    differences = np.abs(centres[one] - centres[other])
     highest, lowest = int(means.argmax()), int(means.argmin())
     low, high = float((differences - critical * spread).max()), float((differences + critical * spread).max())
-    return Gap(names[highest], names[lowest], float(means[highest] - means[lowest]), max(0.0, low), high)
+    value = float(means[highest] - means[lowest])
+    return Gap(names[highest], names[lowest], value, min(value, max(0.0, low)), max(value, high))
 
 
-def _item_errors(side: Side, at: NDArray[np.int64], rng: np.random.Generator) -> Floats:
-    """(N_RESAMPLES,) what resampling its items moves a group's figure by, without what items and runs have together."""
+def _resampled(side: Side, at: NDArray[np.int64], rng: np.random.Generator) -> tuple[float, Floats]:
+    """A group's figure, and (N_RESAMPLES,) what resampling its items moves it by, without what items and runs have together."""
     if side.functions:
+        centre = float(np.mean([f(at[None])[0] for f in side.functions]))
         per_run = np.concatenate([np.stack([f(at[rows]) for f in side.functions], axis=1) for rows in resamples(len(at), rng, N_RESAMPLES)])
     else:
         values = side.values[:, at]
         ends = side.bounds or (float(values.min()), float(values.max()))
         values = np.concatenate([values, np.tile(ends, (len(values), 1))], axis=1)
+        centre = float(values.mean())
         per_run = np.concatenate([values[:, rows].mean(axis=2).T for rows in resamples(values.shape[1], rng, N_RESAMPLES)])
-    together: Floats = np.nan_to_num(per_run.mean(axis=1) - np.nanmean(per_run.mean(axis=1)))
-    whole = float(together.var())
-    return together * math.sqrt(max(0.0, 1 - interaction(per_run) / whole)) if whole else together
+    errors: Floats = np.nan_to_num(per_run.mean(axis=1) - np.nanmean(per_run.mean(axis=1)))
+    whole = float(errors.var())
+    return centre, errors * math.sqrt(max(0.0, 1 - interaction(per_run) / whole)) if whole else errors
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 """Runs that stop when the answer is settled: looking again and again, with the chance of a wrong answer kept at 5 %.
 
 Group-sequential testing: at every look a little of the 5 % is spent (Lan and DeMets 1983, doi:10.1093/biomet/70.3.659), by the power
-family 5 % · share² (Kim and DeMets 1987, doi:10.1093/biomet/74.1.149), share being how much of the plan is done. The bounds follow by
-integrating over paths that were not stopped yet (Armitage, McPherson and Rowe 1969, doi:10.2307/2343787). What runs share from look to
-look makes looks more alike than the paths assumed, which errs on the safe side.
+family 5 % · share² (Kim and DeMets 1987, doi:10.1093/biomet/74.1.149), share being how much of the plan is done. With one run the bounds
+follow by integrating over paths that were not stopped yet (Armitage, McPherson and Rowe 1969, doi:10.2307/2343787). With several each look
+tests at what it spends, which holds whatever one look has to do with the next (Bonferroni): three runs' own variance is estimated afresh
+at every look, and integrated bounds were wrong in 9 of 100 cases.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def look(differences: Floats, shares: Sequence[float], margin: float = 0.0, leve
     """
     values = differences[:, ~np.isnan(differences).all(axis=0)]
     values = values[~np.isnan(values).all(axis=1)] if values.size else values
-    alpha = nominal_levels(shares, level)[-1]
+    alpha = (nominal_levels if len(values) <= 1 else spent_levels)(shares, level)[-1]
     ended = shares[-1] >= 1
     if values.size == 0 or values.shape[1] < 2 or alpha <= 0:
         value = float(np.nanmean(values)) if values.size else math.nan
@@ -75,9 +76,19 @@ def nominal_levels(shares: Sequence[float], level: float = LEVEL) -> list[float]
 
     shares: rising within (0, 1].
     """
+    _check(shares)
+    return list(_spend(tuple(float(share) for share in shares), level))
+
+
+def spent_levels(shares: Sequence[float], level: float = LEVEL) -> list[float]:
+    """What every look spends of `level`: as `nominal_levels`, valid for any test at every look, and stricter."""
+    _check(shares)
+    return [level * (min(1.0, b) ** _POWER - a**_POWER) for a, b in zip([0.0, *shares], shares, strict=False)]
+
+
+def _check(shares: Sequence[float]) -> None:
     assert all(a < b for a, b in zip([0.0, *shares], shares, strict=False)), f"shares must rise above 0: {shares}"
     assert shares[-1] <= 1 + 1e-9, f"a share of the plan is at most 1: {shares}"
-    return list(_spend(tuple(float(share) for share in shares), level))
 
 
 @lru_cache(maxsize=256)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from icl.evaluate.sequential import look, nominal_levels
+from icl.evaluate.sequential import look, nominal_levels, spent_levels
 
 
 def test_one_look_is_the_usual_test():
@@ -27,6 +27,13 @@ def test_levels_against_brownian_paths():
 def test_levels_do_not_depend_on_later_looks():
     assert nominal_levels([0.25, 0.5]) == nominal_levels([0.25, 0.5, 1.0])[:2]
     assert nominal_levels([1e-7, 1.0])[0] == 0.0 or nominal_levels([1e-7, 1.0])[0] < 1e-12
+
+
+def test_integrated_levels_are_looser_than_what_is_spent():
+    shares = [0.2, 0.5, 1.0]
+    assert sum(spent_levels(shares)) == pytest.approx(0.05)
+    assert spent_levels(shares)[0] == pytest.approx(nominal_levels(shares)[0], rel=1e-6)
+    assert all(a >= b - 1e-9 for a, b in zip(nominal_levels(shares), spent_levels(shares), strict=True))
 
 
 def test_verdicts():
