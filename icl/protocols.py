@@ -164,3 +164,5 @@ class MethodContext:
     template_folders: tuple[Path, ...] = ()
     format: str = "auto"
     plugin_folders: tuple[Path, ...] = ()
+    work: Path | None = None
+    """A folder for the checkpoints of this one fit, which goes on from them after an interruption; not there yet, and gone afterwards."""

@@ -1,0 +1,49 @@
+"""Losses as pure functions of logits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+ClassWeights: TypeAlias = Literal["none", "balanced"] | Mapping[str, float]
+
+
+def label_loss(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None, smoothing: float = 0.0, focal: float = 0.0) -> Tensor:
+    """(n,) the loss of each row, in nats.
+
+    logits: (n, n_labels). targets: (n,) positions of the right labels, or (n, n_labels) probabilities. Cross-entropy, with
+
+    weights: (n_labels,) a row counts by the weight of its label (of its probabilities' mean weight).
+    smoothing: this share of the target is spread over all labels evenly (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567, sec. 7).
+    focal: γ; each term is multiplied by (1 - p)^γ, so that rows that are right already count less (Lin et al. 2017,
+    https://arxiv.org/abs/1708.02002, eq. 4). With smoothing, p is that of each label for itself.
+    """
+    n_labels = logits.shape[-1]
+    log_p = torch.log_softmax(logits.float(), dim=-1)
+    wanted = torch.nn.functional.one_hot(targets, n_labels).to(log_p.dtype) if targets.ndim == 1 else targets.to(log_p.dtype)
+    if smoothing:
+        wanted = (1 - smoothing) * wanted + smoothing / n_labels
+    terms = -wanted * log_p
+    if focal:
+        # 1 - p by expm1: for a row that is right it would cancel to 0, and its gradient be no number for γ < 1
+        terms = terms * (-torch.expm1(log_p)).clamp_min(1e-12) ** focal
+    if weights is not None:
+        terms = terms * (wanted @ weights.to(log_p)).unsqueeze(-1) if targets.ndim > 1 else terms * weights.to(log_p)[targets].unsqueeze(-1)
+    return terms.sum(dim=-1)
+
+
+def class_weights(kind: ClassWeights, targets: Sequence[str], labels: Sequence[str]) -> list[float] | None:
+    """The weight of each label. balanced: n / (n_labels · n of the label), whose mean over the rows is 1; a label without rows gets 1.
+
+    Weights that are given apply to the labels named, 1 to the others. None: no weights.
+    """
+    if kind == "none":
+        return None
+    if kind == "balanced":
+        n = Counter(targets)
+        return [len(targets) / (len(n) * n[label]) if n[label] else 1.0 for label in labels]
+    return [float(kind.get(label, 1.0)) for label in labels]

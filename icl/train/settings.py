@@ -1,0 +1,31 @@
+"""The settings that every trained method has; a method's own `Settings` inherit them. Defaults need no search."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
+Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
+
+
+class TrainingSettings(BaseModel):
+    """How weights are trained, whatever the model and the loss."""
+
+    model_config = ConfigDict(extra="forbid")
+    epochs: int = Field(3, ge=1, description="Times that every row is seen.")
+    batch_size: int = Field(16, ge=1, description="Rows per step.")
+    rows_at_once: int | None = Field(
+        None, ge=1, description="Rows of a step whose activations are held at once; fewer take less memory. Default: all."
+    )
+    learning_rate: float = Field(5e-5, gt=0, description="Of AdamW, at its highest.")
+    schedule: Schedule = Field("linear", description="How the learning rate falls after the warm-up: to 0, or not at all (constant).")
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
+    weight_decay: float = Field(0.01, ge=0, description="Of AdamW; biases and normalisation layers have none.")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="Each layer learns at this times the rate of the one above it.")
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradients.")
+    patience: int | None = Field(
+        None, ge=1, description="Stop after so many validations without a better one. Default: train for all epochs."
+    )
+    precision: Precision = Field("auto", description="auto: fp32 on a CPU, bf16 under autocast on CUDA.")
