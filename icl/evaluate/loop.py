@@ -6,6 +6,7 @@ interruption computes the missing units whole, so batches, and with them the las
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ UNIT_ITEMS = 32
 """Items of a unit of a method with a language model: some ten seconds of work, and enough to fill batches."""
 UNIT_ITEMS_LIGHT = 256
 """The same for methods without one."""
+TRAINING = "training"
+"""Where the checkpoints of trained methods lie in a run's folder until their training is over."""
 
 
 def units(n_items: int, cell: Cell) -> list[range]:
@@ -66,6 +69,8 @@ def _run(running: _Running, retry_failed: bool) -> None:
     with progress("run", total, "predictions") as advance:
         for cell in todo:
             running.cell(cell, advance)
+    if prepared.work is not None and prepared.work.is_dir():
+        shutil.rmtree(prepared.work, ignore_errors=True)
 
 
 class _Running:
@@ -74,6 +79,7 @@ class _Running:
     def __init__(self, prepared: Prepared, store: RunStore, max_cost: float | None) -> None:
         self.prepared, self.store, self.max_cost = prepared, store, max_cost
         self.work = Work()
+        prepared.work = store.folder / TRAINING
 
     def cell(self, cell: Cell, advance: Any) -> None:
         data = self.prepared.tasks[cell.task]
@@ -122,7 +128,10 @@ class _Running:
             "readouts": readouts_of(predictor),
             "predictor": path,
         }
-        store.finish_cell(cell.key, facts, {"fit_s": fit_s, "predict_s": predict_s, "peak_memory_mb": peak_memory_mb()})
+        timed = {"fit_s": fit_s, "predict_s": predict_s, "peak_memory_mb": peak_memory_mb()}
+        training = getattr(predictor, "training", None)
+        store.finish_cell(cell.key, facts, timed if training is None else {**timed, "training": training})
+        self.work.forget(predictor)
 
     def retry(self, cell: Cell, positions: Sequence[int], advance: Any, *, is_finished: bool) -> None:
         """Ask again for items that an endpoint failed on; what fails once more keeps its newer reason."""
@@ -145,7 +154,8 @@ class _Running:
         """Predictions by position. What was answered before the cost limit was reached, or an endpoint went down, is stored at once."""
         if not queries:
             return {}
-        with self._counted(cell, getattr(predictor, "lm", None) or self._lm(cell)):
+        own = predictor if hasattr(predictor, "totals") else None  # a trained method that is a model itself
+        with self._counted(cell, getattr(predictor, "lm", None) or own or self._lm(cell)):
             try:
                 whole = _predict(predictor, list(queries.values()), cell)
                 answers: Sequence[Prediction | None] = whole

@@ -55,6 +55,8 @@ class Prepared:
     encoders: dict[str, Encoder] = field(default_factory=dict)
     cache: bool = False
     """Whether language models look up and keep what they computed on disk."""
+    work: Path | None = None
+    """Where methods keep the checkpoints of their training, each cell in a folder of its own."""
     _lm: tuple[str, LanguageModel] | None = None
     _remote: dict[str, LanguageModel] = field(default_factory=dict)
 
@@ -99,6 +101,7 @@ class Prepared:
             template_folders=self.loaded.templates,
             format=self.model_entry(cell.model).format if cell.model is not None else "auto",
             plugin_folders=self.loaded.plugins,
+            work=self.work / digest(cell.key) if self.work is not None else None,
         )
 
     def build(self, cell: Cell, lm: LanguageModel | None) -> Any:

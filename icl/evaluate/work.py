@@ -10,7 +10,14 @@ from ..protocols import LanguageModel
 
 Counts = dict[str, dict[str, Any]]
 """`tokens` (a model on this machine) and `usage` (an endpoint): name -> number; a cost without prices is None."""
-_TOKENS = {"computed": "computed", "cached": "cached", "padded": "padding", "naive": "naive", "generated": "generated"}
+_TOKENS = {
+    "computed": "computed",
+    "cached": "cached",
+    "padded": "padding",
+    "naive": "naive",
+    "generated": "generated",
+    "operations": "operations",
+}
 """Attributes of a model's `totals` -> what timing.json calls them."""
 
 
@@ -27,6 +34,10 @@ class Work:
         found = self.peek(lm)
         self._last[id(lm)] = lm, measured(lm)
         return {kind: counts for kind, counts in found.items() if any(counts.values())}
+
+    def forget(self, lm: Any) -> None:
+        """Let go of a model that does nothing any more, and with it of its memory."""
+        self._last.pop(id(lm), None)
 
     def peek(self, lm: LanguageModel) -> Counts:
         """What `since` would say."""
