@@ -181,12 +181,12 @@ def read_curves(rows: Iterable[Any], methods: Iterable[str], items: Iterable[Any
     for n, row in enumerate(rows):
         try:
             method, n_labels, run, value = _fields(row, ("method", "n_labels", "run", "value"))
+            if str(method) not in wanted:
+                continue
             key = (str(method), _whole(n_labels), run)
             number = float(value)
         except (TypeError, ValueError, KeyError) as error:
             problems.append(Problem(f"cannot be read: {error}", "Give (method, n_labels, run, value).", field=f"rows.{n}"))
-            continue
-        if key[0] not in wanted:
             continue
         if not math.isfinite(number):
             problems.append(Problem(f"the value is {number}", "Leave out runs that have no figure.", field=f"rows.{n}"))
@@ -227,8 +227,8 @@ def _item_table(points: list[Point], items: Iterable[Any], wanted: tuple[str, ..
     for n, entry in enumerate(items):
         try:
             method, n_labels, run, item, value = _fields(entry, ("method", "n_labels", "run", "item", "value"))
-            row = rows.get((str(method), _whole(n_labels), run))
-            number = math.nan if value is None else float(value)
+            row = rows.get((str(method), _whole(n_labels), run)) if str(method) in wanted else None
+            number = math.nan if value is None or row is None else float(value)
         except (TypeError, ValueError, KeyError) as error:
             fix = "Give (method, n_labels, run, item, value)."
             problems.append(Problem(f"cannot be read: {error}", fix, field=f"items.{n}"))

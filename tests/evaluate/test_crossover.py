@@ -270,6 +270,13 @@ def test_what_is_wrong_is_said_at_once():
         crossover([*rows, ("t", 0, 0, 0.5)], {"p"}, {"t"}, resample="runs")
 
 
+def test_rows_of_other_methods_are_passed_over(shared):
+    rows = anchor(shared, "trec")
+    others = [("majority", None, None, None), ("other", "all", 0, math.nan)]
+    found = crossover([*others, *rows], {"icl"}, {"finetune"}, resample="runs")
+    assert found == crossover(rows, {"icl"}, {"finetune"}, resample="runs")
+
+
 def test_rows_may_be_mappings(shared):
     rows = anchor(shared, "trec")
     named = [dict(zip(("method", "n_labels", "run", "value"), row, strict=True)) for row in rows]
