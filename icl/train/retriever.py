@@ -9,6 +9,7 @@ somebody owns, so candidates are few and a query's positives the best quarter of
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -19,10 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import __version__
-from ..errors import IclError, InputError, Problem
+from ..errors import InputError, Problem
 from ..files import replace_folder, write_text
 from ..plugins import ScoreMany
-from ..progress import progress
 from ..protocols import Encoder
 from ..retrieve import DemoIndex, SentenceEncoder, build_retriever, load_encoder
 from ..retrieve.encoders import TRAINING, model_in
@@ -31,6 +31,7 @@ from ..retrieve.selectors.epr import Settings as Training
 from ..seeds import rng_for, seed_for
 from ..values import Example, embedded_text, normalised_text
 from ..weights import quiet_transformers
+from .encoder import train_encoder
 
 README = "README.md"
 HELD_OUT = 0.2
@@ -45,7 +46,6 @@ SCALE = 20.0
 """Cosines are multiplied by this before the softmax: a temperature of 0.05."""
 ROWS_AT_ONCE = 16
 """Texts whose activations are held at once, whatever the batch."""
-WARM_UP = 0.1
 OPEN = 64
 """Batches that are filled at the same time."""
 
@@ -148,7 +148,9 @@ def _check_rows(pool: Sequence[Example], labels: Sequence[str]) -> list[Example]
     """The rows that have a right answer among those that are scored."""
     rows = [row for row in pool if row.target is not None and row.target in (row.choices or labels)]
     problem = None
-    if len({_text(row) for row in rows}) < FEWEST:
+    if not labels and not any(row.choices for row in pool):
+        problem = "these rows have neither labels nor choices, and a retriever is not trained on free text"
+    elif len({_text(row) for row in rows}) < FEWEST:
         problem = f"of {len(pool)} rows there are {len({_text(row) for row in rows})} with a known label and different texts: too few"
     elif not any(row.choices for row in rows) and len({row.target for row in rows}) < 2:
         problem = f"all rows have the label '{rows[0].target}', so none of them is the better demonstration"
@@ -251,39 +253,21 @@ def _n_best(judged: Judged) -> int:
 
 
 def _fit(model: Any, judged: Sequence[Judged], settings: Training, seed: int) -> list[float]:
-    """Train the model in place; the mean loss of each epoch. The loss of sentence-transformers, and a loop of our own: its trainer asks
-    for the package `datasets`, which nothing else here needs."""
-    import torch
+    """Train the model in place; the mean loss of each epoch."""
     from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
-    module = model.module
-    loss = CachedMultipleNegativesRankingLoss(module, scale=SCALE, mini_batch_size=ROWS_AT_ONCE)
+    ranking = CachedMultipleNegativesRankingLoss(model.module, scale=SCALE, mini_batch_size=ROWS_AT_ONCE)
     epochs = [_batches(list(_triplets(judged, seed, epoch)), settings.batch) for epoch in range(settings.epochs)]
-    n_steps = sum(map(len, epochs))
-    optimiser = torch.optim.AdamW(module.parameters(), lr=settings.learning_rate)
-    warm = max(1, round(WARM_UP * n_steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min((step + 1) / warm, (n_steps - step) / max(1, n_steps - warm)))
-    losses = []
-    devices = [module.device] if module.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), progress("Training the retriever", n_steps, "steps") as advance:
-        torch.manual_seed(seed_for(seed, "epr") % 2**63)
-        module.train()
-        for batches in epochs:
-            values = []
-            for batch in batches:
-                value = loss([model.features(column) for column in zip(*batch, strict=True)], None)
-                value.backward()
-                torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-                optimiser.step()
-                schedule.step()
-                optimiser.zero_grad()
-                values.append(float(value.detach()))
-                advance()
-            losses.append(round(sum(values) / len(values), 6))
-        module.eval()
-    if losses[-1] != losses[-1]:
-        raise IclError("training the retriever diverged: its loss is no number; lower its learning_rate")
-    return losses
+    losses = train_encoder(
+        model.module,
+        [batch for batches in epochs for batch in batches],
+        lambda batch: ranking([model.features(column) for column in zip(*batch, strict=True)], None),
+        learning_rate=settings.learning_rate,
+        seed=seed_for(seed, "epr"),
+        what="Training the retriever",
+    )
+    ends = itertools.accumulate(map(len, epochs))
+    return [round(sum(losses[end - len(batches) : end]) / len(batches), 6) for batches, end in zip(epochs, ends, strict=True)]
 
 
 def _triplets(judged: Sequence[Judged], seed: int, epoch: int) -> Iterator[Triplet]:

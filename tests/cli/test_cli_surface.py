@@ -12,7 +12,7 @@ import icl
 from icl.cli.guard import guarded
 from icl.errors import FetchError, IclError, InputError, Problem
 
-COMMANDS = ["init", "run", "prompt", "ls", "validate", "index", "predict", "export", "pull", "doctor"]
+COMMANDS = ["init", "run", "prompt", "ls", "validate", "index", "predict", "export", "pull", "doctor", "train"]
 HEAVY = ("torch", "faiss", "sentence_transformers", "transformers", "sklearn", "scipy")
 
 
