@@ -40,7 +40,7 @@ def train_encoder(
         torch.manual_seed(seed % 2**63)
         module.train()
         for batch in batches:
-            value = loss(batch)
+            value: Any = loss(batch)
             losses.append(float(value.detach()))
             if losses[-1] != losses[-1]:
                 raise IclError("training the encoder diverged: its loss is no number; lower its learning_rate")
