@@ -32,7 +32,7 @@ from .checkpoint import finish, open_work, put_weights, read_state, trained_weig
 from .cost import memory_mb, n_bytes_of, operations_of, reset_memory, tokens_of
 from .layers import parameter_groups
 from .record import Training
-from .settings import TrainingSettings
+from .settings import EPOCHS, LEARNING_RATE, TrainingSettings
 
 Batch: TypeAlias = Mapping[str, Any]
 CHECKPOINT_EVERY_S = 300.0
@@ -157,7 +157,7 @@ class _Steps(torch.utils.data.Dataset):  # type: ignore[type-arg]
         self.n_per_epoch = len(self._plan)
 
     def __len__(self) -> int:
-        return self.settings.epochs * self.n_per_epoch
+        return (self.settings.epochs or EPOCHS) * self.n_per_epoch
 
     def __getitem__(self, step: int) -> list[tuple[int, Batch]]:
         epoch, place = divmod(step, self.n_per_epoch)
@@ -181,7 +181,7 @@ def _arguments(folder: Path, settings: TrainingSettings, n_steps: int, seed: int
         output_dir=str(folder),
         num_train_epochs=1,  # to the Trainer all epochs are one, whose steps are ours
         per_device_train_batch_size=1,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate or LEARNING_RATE,
         lr_scheduler_type=settings.schedule if settings.schedule != "constant" else "constant_with_warmup",
         warmup_steps=round(settings.warmup * n_steps),
         max_grad_norm=settings.clip,
@@ -263,8 +263,8 @@ class _Trainer(Trainer):  # type: ignore[misc]
     def create_optimizer(self, model: nn.Module | None = None) -> Any:
         s = self.settings
         if self.optimizer is None:
-            groups = parameter_groups(self.model, s.learning_rate, s.weight_decay, s.layer_decay)
-            self.optimizer = torch.optim.AdamW(groups, lr=s.learning_rate, fused=True)
+            groups = parameter_groups(self.model, s.learning_rate or LEARNING_RATE, s.weight_decay, s.layer_decay)
+            self.optimizer = torch.optim.AdamW(groups, fused=True)
         return self.optimizer
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:

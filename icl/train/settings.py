@@ -8,18 +8,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
+EPOCHS = 3
+LEARNING_RATE = 5e-5
+"""Where neither the user nor the method says anything."""
 
 
 class TrainingSettings(BaseModel):
     """How weights are trained, whatever the model and the loss."""
 
     model_config = ConfigDict(extra="forbid")
-    epochs: int = Field(3, ge=1, description="Times that every row is seen.")
+    epochs: int | None = Field(None, ge=1, description="Times that every row is seen; default: as many as the method finds sensible.")
     batch_size: int = Field(16, ge=1, description="Rows per step.")
     rows_at_once: int | None = Field(
         None, ge=1, description="Rows of a step whose activations are held at once; fewer take less memory. Default: all."
     )
-    learning_rate: float = Field(5e-5, gt=0, description="Of AdamW, at its highest.")
+    learning_rate: float | None = Field(None, gt=0, description="Of AdamW, at its highest; default: what the method finds sensible.")
     schedule: Schedule = Field("linear", description="How the learning rate falls after the warm-up: to 0, or not at all (constant).")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps over which the learning rate rises.")
     weight_decay: float = Field(0.01, ge=0, description="Of AdamW; biases and normalisation layers have none.")
