@@ -171,6 +171,21 @@ def evidence_of(predictions: Sequence[Prediction], examples: Sequence[Example]) 
     return np.array([c for c, _ in pairs], dtype=np.float64), np.array([r for _, r in pairs], dtype=np.bool_)
 
 
+def crossed(
+    rows: Sequence[Example], labels: Sequence[str], answer: Callable[[Sequence[int], Sequence[int]], Sequence[Prediction]]
+) -> Evidence:
+    """Each row answered by what was fitted on the other parts of the rows.
+
+    answer: (positions to fit on, positions to answer) -> a prediction for each of the latter.
+    """
+    part = folds([labels.index(str(e.target)) for e in rows])
+    answers: dict[int, Prediction] = {}
+    for fold in range(int(part.max()) + 1):
+        held, others = (part == fold).nonzero()[0].tolist(), (part != fold).nonzero()[0].tolist()
+        answers |= dict(zip(held, answer(others, held), strict=True))
+    return evidence_of([answers[i] for i in range(len(rows))], rows)
+
+
 def no_evidence() -> Evidence:
     """Of a saved predictor, which has its threshold and no examples."""
     import numpy as np

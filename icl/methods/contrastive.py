@@ -15,9 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..errors import InputError, Problem
 from ..protocols import Encoder, MethodContext
 from ..values import Example, Kind, Prediction, embedded_text
-from ._common import inputs_of, label_order, labelled, queries_of, voted
+from ._abstain import DESCRIPTION, Option, abstaining, crossed
+from ._common import inputs_of, label_order, labelled
 from ._folder import save_predictor
-from ._heads import Head, HeadKind, fit_head, load_head, save_head
+from ._heads import HeadKind, fit_head, save_head
+from .embedding_head import WEIGHTS, EmbeddingHeadPredictor, saved_parts
 
 if TYPE_CHECKING:
     from ..retrieve import SentenceEncoder
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 KINDS: frozenset[Kind] = frozenset({"classify"})
 NEEDS_LABELS = True
 NEEDS_MODEL = False
-WEIGHTS = "head.safetensors"
 ENCODER = "encoder"
+TUNED = ", tuned"
 
 
 class Settings(BaseModel):
@@ -38,6 +40,7 @@ class Settings(BaseModel):
     temperature: float = Field(0.1, gt=0, description="Of the contrastive loss: the smaller, the more the hardest pairs count.")
     head: HeadKind = Field("logistic", description="Logistic regression, the same in the features of a Gaussian kernel, or neighbours.")
     c: float = Field(10.0, gt=0, description="Inverse strength of the head's L2 penalty.")
+    abstain: Option = Field(None, description=DESCRIPTION)
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,28 @@ class Contrastive:
         Raises InputError for a pool without labels, or an encoder that has no weights here.
         """
         from ..retrieve import SentenceEncoder, load_encoder
-        from ..retrieve.encoders import model_in
-        from ..train.contrastive import n_steps_for, tune
-        from ..weights import quiet_transformers
 
         usable = labelled(pool, "contrastive")
         base = load_encoder(self.encoder)
         if not isinstance(base, SentenceEncoder):
             message = f"the encoder '{base.name}' has no weights here, so it cannot be tuned"
             raise InputError(Problem(message, "Start from minilm, a hub id or a sentence-transformers folder.", field="encoder"))
-        order = label_order(usable, labels)
+        order, inputs = label_order(usable, labels), inputs_of(usable, self.inputs)
+        predictor = self._fitted(base, usable, order, inputs)
+
+        def answer(others: Sequence[int], held: Sequence[int]) -> list[Prediction]:
+            return self._fitted(base, [usable[i] for i in others], order, inputs).predict([usable[i] for i in held])
+
+        predictor.abstaining = abstaining(self.settings.abstain, lambda: crossed(usable, order, answer))
+        return predictor
+
+    def _fitted(
+        self, base: SentenceEncoder, usable: Sequence[Example], order: tuple[str, ...], inputs: tuple[str, ...]
+    ) -> ContrastivePredictor:
+        from ..retrieve.encoders import model_in
+        from ..train.contrastive import n_steps_for, tune
+        from ..weights import quiet_transformers
+
         seen = [label for label in order if any(e.target == label for e in usable)]
         texts, targets = [embedded_text(e.fields) for e in usable], [str(e.target) for e in usable]
         s = self.settings
@@ -88,47 +103,28 @@ class Contrastive:
         encoder = _tuned(base.name, folder / ENCODER)
         weakref.finalize(encoder, shutil.rmtree, folder, ignore_errors=True)
         head = fit_head(s.head, encoder.encode(texts), [seen.index(t) for t in targets], len(seen), s.c, self.seed)
-        return ContrastivePredictor(encoder, head, tuple(seen), inputs_of(usable, self.inputs), order)
+        return ContrastivePredictor(encoder, head, tuple(seen), inputs, order)
 
 
 def _tuned(base: str, folder: Path) -> SentenceEncoder:
     """Its vectors are not kept on disk: each fit makes another encoder."""
     from ..retrieve import SentenceEncoder
 
-    return SentenceEncoder(f"{base}, tuned", folder, cache=False)
+    return SentenceEncoder(f"{base}{TUNED}", folder, cache=False)
 
 
 @dataclass
-class ContrastivePredictor:
-    encoder: SentenceEncoder
-    head: Head
-    seen: tuple[str, ...]
-    """The labels that the examples had, in the order of the head's."""
-    inputs: tuple[str, ...]
-    labels: tuple[str, ...]
+class ContrastivePredictor(EmbeddingHeadPredictor):
+    """A head on an encoder that is its own: it is saved with it."""
+
     name: str = "contrastive"
 
-    def predict(self, queries: Sequence[Any]) -> list[Prediction]:
-        examples = queries_of(queries, self.inputs)
-        if not examples:
-            return []
-        rows = self.head.shares(self.encoder.encode([embedded_text(e.fields) for e in examples]))
-        return [voted(e, dict(zip(self.seen, row.tolist(), strict=True)), self.labels) for e, row in zip(examples, rows, strict=True)]
-
     def save(self, folder: Path | str) -> None:
-        state = {
-            "method": "contrastive",
-            "name": self.name,
-            "kind": "classify",
-            "inputs": self.inputs,
-            "labels": self.labels,
-            "seen": self.seen,
-            "head": self.head.kind,
-            "base": self.encoder.name.removesuffix(", tuned"),
-        }
+        encoder: Any = self.encoder
+        state = {"method": "contrastive", **self.state(), "base": encoder.name.removesuffix(TUNED)}
 
         def write(to: Path) -> None:
-            shutil.copytree(self.encoder.folder, to / ENCODER)
+            shutil.copytree(encoder.folder, to / ENCODER)
             save_head(self.head, to / WEIGHTS)
 
         save_predictor(folder, state, write)
@@ -139,7 +135,4 @@ def build(settings: Settings, context: MethodContext) -> Contrastive:
 
 
 def load(folder: Path, state: Mapping[str, Any], *, lm: Any = None, device: str | None = None) -> ContrastivePredictor:
-    seen = tuple(state["seen"])
-    head = load_head(folder / WEIGHTS, state["head"], len(seen))
-    encoder = _tuned(state["base"], folder / ENCODER)
-    return ContrastivePredictor(encoder, head, seen, tuple(state["inputs"]), tuple(state["labels"]), state["name"])
+    return ContrastivePredictor(_tuned(state["base"], folder / ENCODER), *saved_parts(folder, state))

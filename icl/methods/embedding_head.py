@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..protocols import Encoder, MethodContext
 from ..values import Example, Kind, Prediction, embedded_text
-from ._abstain import DESCRIPTION, Abstaining, Option, abstain_state, abstaining, evidence_of, folds, no_evidence, rule_of
+from ._abstain import DESCRIPTION, Abstaining, Option, abstain_state, abstaining, crossed, no_evidence, rule_of
 from ._common import encoder_again, encoder_state, inputs_of, label_order, labelled, queries_of, voted
 from ._folder import save_predictor
 from ._heads import Head, HeadKind, fit_head, load_head, save_head
@@ -19,8 +19,6 @@ from ._heads import Head, HeadKind, fit_head, load_head, save_head
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from ._abstain import Evidence
 
 KINDS: frozenset[Kind] = frozenset({"classify"})
 NEEDS_LABELS = True
@@ -69,21 +67,12 @@ class EmbeddingHead:
             return EmbeddingHeadPredictor(encoder, head, tuple(seen), inputs, order)
 
         predictor = fitted(range(len(usable)))
-        predictor.abstaining = abstaining(self.abstain, lambda: _crossed(usable, vectors, order, fitted))
+
+        def answer(others: Sequence[int], held: Sequence[int]) -> list[Prediction]:
+            return fitted(others).answers([usable[i] for i in held], vectors[list(held)])
+
+        predictor.abstaining = abstaining(self.abstain, lambda: crossed(usable, order, answer))
         return predictor
-
-
-def _crossed(
-    rows: Sequence[Example], vectors: NDArray[np.float32], labels: Sequence[str], fitted: Callable[[Sequence[int]], EmbeddingHeadPredictor]
-) -> Evidence:
-    """Each row answered by a head that was fitted on the other parts of the rows."""
-    part = folds([labels.index(str(e.target)) for e in rows])
-    answers: dict[int, Prediction] = {}
-    for fold in range(int(part.max()) + 1):
-        held = (part == fold).nonzero()[0].tolist()
-        head = fitted((part != fold).nonzero()[0].tolist())
-        answers |= dict(zip(held, head.answers([rows[i] for i in held], vectors[held]), strict=True))
-    return evidence_of([answers[i] for i in range(len(rows))], rows)
 
 
 @dataclass
@@ -110,18 +99,20 @@ class EmbeddingHeadPredictor:
         return [voted(e, dict(zip(self.seen, row.tolist(), strict=True)), self.labels) for e, row in zip(examples, rows, strict=True)]
 
     def save(self, folder: Path | str) -> None:
-        state = {
-            "method": "embedding_head",
+        state = {"method": "embedding_head", **self.state(), "encoder": encoder_state(self.encoder)}
+        save_predictor(folder, state, lambda to: save_head(self.head, to / WEIGHTS))
+
+    def state(self) -> dict[str, Any]:
+        """What is saved of it beside its arrays and its encoder."""
+        return {
             "name": self.name,
             "kind": "classify",
             "inputs": self.inputs,
             "labels": self.labels,
             "seen": self.seen,
             "head": self.head.kind,
-            "encoder": encoder_state(self.encoder),
             **abstain_state(self.abstaining),
         }
-        save_predictor(folder, state, lambda to: save_head(self.head, to / WEIGHTS))
 
 
 def build(settings: Settings, context: MethodContext) -> EmbeddingHead:
@@ -129,8 +120,12 @@ def build(settings: Settings, context: MethodContext) -> EmbeddingHead:
 
 
 def load(folder: Path, state: Mapping[str, Any], *, lm: Any = None, device: str | None = None) -> EmbeddingHeadPredictor:
+    return EmbeddingHeadPredictor(encoder_again(state["encoder"]), *saved_parts(folder, state))
+
+
+def saved_parts(folder: Path, state: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a predictor has beside its encoder, in the order of its fields."""
     seen = tuple(state["seen"])
     head = load_head(folder / WEIGHTS, state["head"], len(seen))
     held = abstaining(state.get("abstain"), no_evidence, state.get("abstain_threshold"))
-    inputs, labels = tuple(state["inputs"]), tuple(state["labels"])
-    return EmbeddingHeadPredictor(encoder_again(state["encoder"]), head, seen, inputs, labels, state["name"], held)
+    return head, seen, tuple(state["inputs"]), tuple(state["labels"]), state["name"], held

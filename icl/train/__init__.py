@@ -26,8 +26,8 @@ and `operations` is what its predictions cost. A method gets `work` from `Method
 settings.py  what all trained methods can be told     loop.py        the loop, on the Trainer of transformers
 record.py    what is known afterwards                 checkpoint.py  its working files
 split.py     validation within the pool               layers.py      freezing, dropout, learning rates by layer
-losses.py    losses as pure functions                 augment.py     rows with words dropped, swapped, replaced
-cost.py      operations, memory, room on disk         retriever.py   encoders trained from a language model's scores
+losses.py    losses as pure functions                 cost.py        operations, memory, room on disk
+encoder.py   a loop for sentence encoders, on which   contrastive.py and retriever.py (EPR) stand
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from small_tasks import LABELS, POOLS, QUERIES
 import icl
 from icl.errors import InputError
 from icl.methods._abstain import Abstain, folds, rule_of, threshold_for, withhold
+from icl.methods.contrastive import Contrastive
+from icl.methods.contrastive import Settings as ContrastiveSettings
 from icl.methods.embedding_head import EmbeddingHead
 from icl.methods.knn_vote import KnnVote
 from icl.values import Prediction
@@ -96,6 +98,8 @@ def make(tiny_lm, encoder_folder):
             return KnnVote(3, encoder=encoder, abstain=abstain, **options)
         if name == "embedding_head":
             return EmbeddingHead(encoder=encoder, abstain=abstain, **options)
+        if name == "contrastive":
+            return Contrastive(ContrastiveSettings(steps=3, abstain=abstain), encoder, **options)
         return icl.FewShot(tiny_lm, encoder=encoder, abstain=abstain, **{"shots": 2, **options})
 
     return made
@@ -105,7 +109,7 @@ def fit(method, pool=None):
     return method.fit(POOLS["classify"]() if pool is None else pool, labels=LABELS)
 
 
-METHODS = ["knn_vote", "embedding_head", "few_shot"]
+METHODS = ["knn_vote", "embedding_head", "contrastive", "few_shot"]
 
 
 @pytest.mark.parametrize("name", METHODS)
