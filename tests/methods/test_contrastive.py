@@ -92,6 +92,12 @@ def test_heads_learn_and_are_saved_whole(tmp_path, kind):
     assert np.array_equal(load_head(tmp_path / "head.safetensors", kind, 3).shares(vectors[120:]), shares)
 
 
+def test_neighbours_vote_with_their_cosine():
+    rows = np.eye(3, dtype=np.float32)[[0, 1, 1]]
+    query = np.array([[0.8, 0.6, 0.0]], dtype=np.float32)
+    assert fit_head("knn", rows, [0, 1, 1], 2).shares(query) == pytest.approx(np.array([[0.8, 1.2]]) / 2.0)
+
+
 def test_the_kernel_separates_what_no_line_does():
     """Labels by the sign of x·y: the kernel head follows, the linear one is at chance."""
     generator = np.random.default_rng(1)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -162,6 +163,19 @@ def test_in_chat_the_domain_premise_is_the_users_turn(lm):
         assert word == word.strip()
         joint = [*turn.ids, *lm.codec.tokens.literal([word], after_control=True)[0]]
         assert total == pytest.approx(sum(token_values(lm, joint)[len(turn.ids) - 1 :]), abs=1e-3)
+
+
+def test_a_tie_is_judged_in_the_readouts_own_unit(lm, monkeypatch):
+    """Sums that differ by 5e-4 nat over 10 characters: apart for `per_char` (tolerance 1e-5), though closer than 1e-4 in its unit."""
+    plain = type(lm).score
+
+    def close(self, contexts, continuations):
+        sums = (-10.0005, -10.0, *[-20.0] * (len(LABELS) - 2))
+        return [replace(each, sums=sums, n_chars=(10,) * len(LABELS)) for each in plain(self, contexts, continuations)]
+
+    monkeypatch.setattr(type(lm), "score", close)
+    (apart,) = fitted(lm, readout="per_char", template="default").predict(QUERIES["classify"][:1])
+    assert (apart.answer, apart.tie) == (LABELS[1], False)
 
 
 def test_labels_that_begin_alike_are_ties_of_the_first_token(lm):
