@@ -25,7 +25,7 @@ from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -262,15 +262,33 @@ def settings_of(plugin: Plugin, settings: Mapping[str, Any], where: str | None =
     try:
         return model.model_validate(dict(settings))
     except ValidationError as error:
-        problems = []
-        for item in error.errors():
-            path = ".".join(str(p) for p in (where or f"{plugin.kind} {plugin.name}", *item["loc"]))
-            fix = suggest(str(item["loc"][-1]), model.model_fields) if item["type"] == "extra_forbidden" else f"Got {item.get('input')!r}."
-            message = (
-                f"the {plugin.kind} '{plugin.name}' has no option '{item['loc'][-1]}'" if item["type"] == "extra_forbidden" else item["msg"]
-            )
-            problems.append(Problem(message, fix, field=path))
-        raise InputError(problems) from None
+        found = [_problem(plugin, model, settings, item, where) for item in error.errors()]
+        raise InputError([problem for problem in found if problem is not None]) from None
+
+
+def _problem(
+    plugin: Plugin, model: type[BaseModel], settings: Mapping[str, Any], item: Mapping[str, Any], where: str | None
+) -> Problem | None:
+    """What pydantic says, in the user's words. An option that may be a plain value or a mapping has a complaint of each form: None for
+    the form that was not meant."""
+    option, *inner = item["loc"]
+    owner: type[BaseModel] = model
+    forms = _models_in(model.model_fields[option].annotation) if option in model.model_fields else []
+    if forms and inner:
+        form = next((each for each in forms if each.__name__ in str(inner[0])), None)
+        if isinstance(settings[option], Mapping) != (form is not None):
+            return None
+        owner, inner = form or owner, inner[1:]
+    path = ".".join(str(part) for part in (where or f"{plugin.kind} {plugin.name}", option, *inner))
+    if item["type"] != "extra_forbidden":
+        return Problem(item["msg"], f"Got {item.get('input')!r}.", field=path)
+    unknown, what = item["loc"][-1], f"the {plugin.kind} '{plugin.name}'" if owner is model else f"'{option}'"
+    return Problem(f"{what} has no option '{unknown}'", suggest(str(unknown), owner.model_fields), field=path)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The settings that an option may be, among other forms; none if it has but one form."""
+    return [each for each in get_args(annotation) if isinstance(each, type) and issubclass(each, BaseModel)]
 
 
 def build(kind: str, value: Any, context: Any, folders: Sequence[Path] = (), where: str | None = None) -> Any:

@@ -90,6 +90,8 @@ class _Checker:
                 value = {key: part for key, part in value.items() if key not in ("name", "tasks")}
             spec = self.spec("method", value, "methods", n)
             if spec is None:
+                if isinstance(value, Mapping) and len(value) == 1 and isinstance(settings := next(iter(value.values())), Mapping):
+                    self.options(Spec(str(next(iter(value))), settings), n)  # what is named inside it may be wrong too
                 continue
             name = spec.name if own is None else own
             if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -131,7 +133,7 @@ class _Checker:
             except InputError as error:
                 self.problems += [problem_at(self.doc, p.message, p.fix, (*path, "calibration")) for p in error.problems]
         if (readout := settings.get("readout")) is not None:
-            readouts = [readout] if isinstance(readout, str) else readout
+            readouts = [readout] if isinstance(readout, str) else readout if isinstance(readout, list) else []
             self.problems += [problem_at(self.doc, p.message, p.fix, (*path, "readout")) for p in readout_problems(readouts)]
         if spec.name == "saved" and isinstance(settings.get("path"), str):
             folder = self.folder / settings["path"]
