@@ -119,8 +119,7 @@ def test_kill_9_and_resume_end_in_the_same_weights(tmp_path, uninterrupted, poin
     expected, logits = uninterrupted
     for at, folder in folders.items():
         last = newest(folder)
-        assert last is not None
-        assert int(last.name.split("-")[1]) >= at - 1  # that of step `at` may not be whole
+        assert (int(last.name.split("-")[1]) if last else 0) >= at - 1  # that of step `at` may not be whole
         trained = lessons.model()
         record = train(trained, lessons.lesson(), lessons.SETTINGS, work=folder)
         assert torch.equal(lessons.logits_of(trained), logits), at
