@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .choice import figure
 from .intervals import resamples, statistic
-from .paired import Side, interaction
+from .paired import Side
 
 N_RESAMPLES = 2000
 SMALLEST = 10
@@ -63,7 +63,8 @@ def by_group(side: Side, groups: Sequence[Hashable], rng: np.random.Generator, s
 
     The gap's interval is simultaneous over all pairs of groups: the 95 % point of the largest studentized difference of resampled figures
     takes the place of 1.96 (Tukey's comparison of all pairs, by the bootstrap: Westfall and Young 1993, Resampling-Based Multiple Testing,
-    sec. 2.5). Items are resampled within their group, runs enter as in `paired`; for the interval a mean gets one made-up item at either
+    sec. 2.5). Items are resampled within their group, and what runs do to single groups is added, with one variance for all groups: what
+    items and runs have together counts in both, so the interval is rather wide than narrow. For it a mean gets one made-up item at either
     end of its range, so that a small group that is all right is not taken for certain (Agresti and Caffo 2000,
     doi:10.1080/00031305.2000.10474560, carried over to the bootstrap).
     """
@@ -87,16 +88,20 @@ def _gap(side: Side, places: dict[Hashable, NDArray[np.int64]], rng: np.random.G
     functions = side.functions or tuple(statistic(None, run, (), ()) for run in side.values)
     n_runs, names = len(functions), list(places)
     runs = np.array([[float(f(at[None])[0]) for f in functions] for at in places.values()])
-    means, deviations = runs.mean(axis=1), runs - runs.mean(axis=1, keepdims=True)
+    means = runs.mean(axis=1)
     drawn = [_resampled(side, at, rng) for at in places.values()]
     centres, errors = np.array([centre for centre, _ in drawn]), np.stack([error for _, error in drawn], axis=1)
     # A small group's variance is itself not well known: Student's t here too.
     freedom = np.array([len(at) - 1 for at in places.values()])
     normal, student = errors, errors / np.sqrt(rng.chisquare(freedom, errors.shape) / freedom)
     if n_runs > 1:
-        luck = rng.standard_normal((N_RESAMPLES, n_runs)) @ deviations.T / math.sqrt(n_runs * (n_runs - 1))
+        # What a run does to all groups alike takes no part in a difference. One variance for all groups: of a few runs, that of each pair by
+        # itself would be small somewhere by chance, and the largest gap is looked for just there.
+        own = runs - runs.mean(axis=1, keepdims=True) - runs.mean(axis=0) + runs.mean()
+        freedom_of_runs = (n_runs - 1) * (len(names) - 1)
+        luck = rng.standard_normal(errors.shape) * math.sqrt(float((own**2).sum()) / freedom_of_runs / n_runs)
         normal = errors + luck
-        student = student + luck / np.sqrt(rng.chisquare(n_runs - 1, (N_RESAMPLES, 1)) / (n_runs - 1))
+        student = student + luck / np.sqrt(rng.chisquare(freedom_of_runs, (N_RESAMPLES, 1)) / freedom_of_runs)
     one, other = np.triu_indices(len(names), 1)
     spread = np.maximum((normal[:, one] - normal[:, other]).std(axis=0), 1e-12)
     critical = float(np.quantile(np.abs((student[:, one] - student[:, other]) / spread).max(axis=1), 0.95))
@@ -108,19 +113,19 @@ def _gap(side: Side, places: dict[Hashable, NDArray[np.int64]], rng: np.random.G
 
 
 def _resampled(side: Side, at: NDArray[np.int64], rng: np.random.Generator) -> tuple[float, Floats]:
-    """A group's figure, and (N_RESAMPLES,) what resampling its items moves it by, without what items and runs have together."""
+    """A group's figure, and (N_RESAMPLES,) what resampling its items moves it by, in all runs together."""
     if side.functions:
         centre = float(np.mean([f(at[None])[0] for f in side.functions]))
-        per_run = np.concatenate([np.stack([f(at[rows]) for f in side.functions], axis=1) for rows in resamples(len(at), rng, N_RESAMPLES)])
+        drawn = [np.mean([f(at[rows]) for f in side.functions], axis=0) for rows in resamples(len(at), rng, N_RESAMPLES)]
     else:
         values = side.values[:, at]
         ends = side.bounds or (float(values.min()), float(values.max()))
         values = np.concatenate([values, np.tile(ends, (len(values), 1))], axis=1)
         centre = float(values.mean())
-        per_run = np.concatenate([values[:, rows].mean(axis=2).T for rows in resamples(values.shape[1], rng, N_RESAMPLES)])
-    errors: Floats = np.nan_to_num(per_run.mean(axis=1) - np.nanmean(per_run.mean(axis=1)))
-    whole = float(errors.var())
-    return centre, errors * math.sqrt(max(0.0, 1 - interaction(per_run) / whole)) if whole else errors
+        each = values.mean(axis=0)
+        drawn = [each[rows].mean(axis=1) for rows in resamples(len(each), rng, N_RESAMPLES)]
+    figures: Floats = np.concatenate(drawn)
+    return centre, np.nan_to_num(figures - np.nanmean(figures))
 
 
 @dataclass(frozen=True, slots=True)
