@@ -95,26 +95,6 @@ def several_runs(functions: Sequence[Statistic], positions: NDArray[np.int64], r
     return _percentiles(drawn + between, float(observed.mean()), drawn)
 
 
-def difference(ours: Sequence[Statistic], theirs: Sequence[Statistic], positions: NDArray[np.int64], rng: np.random.Generator) -> Interval:
-    """For the mean of ours minus the mean of theirs on the same items (n,), n ≥ 1: a paired bootstrap.
-
-    With several runs on both sides they are paired by place (the same seed, so the same labelled examples); a single run stands
-    for all.
-    """
-    import numpy as np
-
-    def gap(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        a, b = (np.stack([f(rows) for f in side]) for side in (ours, theirs))
-        return a - b if len(a) == len(b) or 1 in (len(a), len(b)) else (a.mean(axis=0) - b.mean(axis=0))[None]
-
-    observed = gap(positions[None])[:, 0]
-    drawn = np.concatenate([gap(positions[rows]).mean(axis=0) for rows in resamples(len(positions), rng)])
-    spread = drawn
-    if len(observed) > 1:
-        spread = drawn + rng.standard_t(len(observed) - 1, len(drawn)) * (observed.std(ddof=1) / math.sqrt(len(observed)))
-    return _percentiles(spread, float(observed.mean()), drawn)
-
-
 def _percentiles(spread: NDArray[np.float64], value: float, drawn: NDArray[np.float64]) -> Interval:
     """The 95 % percentiles of `spread`, moved by what resampling alone (`drawn`) shifts the value."""
     import numpy as np

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ..files import write_text
 from ..seeds import numpy_rng_for
 from ..values import Prediction
-from .cells import Cell
+from .cells import Budget, Cell
 from .confidence import BINS, confidence_record
-from .intervals import difference, statistic
+from .intervals import statistic
 from .prepare import Prepared, TaskData
 from .readouts import readout_records
-from .scoring import Metric, coverage, item_values, judge, judge_runs
+from .scoring import Metric, coverage, judge, judge_runs
 from .stage_log import group_record
 from .store import RunStore
 from .work import Counts, added
@@ -143,20 +143,29 @@ def _record(cell: Cell, name: str, figure: Metric, runs: Sequence[Sequence[Predi
 
 def _leaders(prepared: Prepared, data: TaskData, name: str, groups: Sequence[Group]) -> list[dict[str, Any]]:
     """A method without a label budget competes at every budget; one that abstained competes at none."""
+    from .paired import paired, side
+
     metric = data.metrics[name]
     groups = [group for group in groups if not any(p.abstained for run in group.runs for p in run)]
-    values = {id(group): [item_values(metric, run, data.test) for run in group.runs] for group in groups}
+    sides = {id(group): side(metric, group.runs, data.test) for group in groups}
     budgets = dict.fromkeys(group.cells[0].budget for group in groups if group.cells[0].budget is not None)
+
+    def is_level(best: Group, rival: Group, budget: Budget | None) -> bool:
+        """What `compare` says of the two, from the same resamples: whether the interval includes 0, or there is none."""
+        cells = [group.cells[0] for group in (best, rival)]
+        keys = [*(cell.method for cell in cells), *(str(cell.model) for cell in cells), data.entry.name, str(budget), "None", name]
+        return not paired([(sides[id(best)], sides[id(rival)])], numpy_rng_for(0, "compare", *keys)).differs
+
     leaders = []
     for budget in budgets or (None,):
         rivals = [group for group in groups if group.cells[0].budget in (budget, None)]
-        means = {id(g): _mean(metric, values[id(g)], g, data) for g in rivals}
+        means = {id(g): _mean(metric, sides[id(g)].values, g, data) for g in rivals}
         rivals = [group for group in rivals if means[id(group)] is not None]
         if not rivals:
             continue
         sign = 1 if getattr(metric, "higher_is_better", True) else -1
         best = max(rivals, key=lambda group: sign * (means[id(group)] or 0.0))
-        level = [g for g in rivals if g is not best and _level(prepared, data, name, (best, g), (values[id(best)], values[id(g)]))]
+        level = [g for g in rivals if g is not best and is_level(best, g, budget)]
         leaders.append(
             {
                 "task": data.entry.name,
@@ -169,7 +178,7 @@ def _leaders(prepared: Prepared, data: TaskData, name: str, groups: Sequence[Gro
     return leaders
 
 
-def _mean(metric: Any, values: Sequence[NDArray[np.float64]], group: Group, data: TaskData) -> float | None:
+def _mean(metric: Any, values: NDArray[np.float64], group: Group, data: TaskData) -> float | None:
     import numpy as np
 
     found = []
@@ -179,29 +188,6 @@ def _mean(metric: Any, values: Sequence[NDArray[np.float64]], group: Group, data
             return None
         found.append(float(statistic(metric, item, run, data.test)(scored[None])[0]))
     return float(np.mean(found))
-
-
-def _level(
-    prepared: Prepared,
-    data: TaskData,
-    name: str,
-    pair: tuple[Group, Group],
-    values: tuple[Sequence[NDArray[np.float64]], Sequence[NDArray[np.float64]]],
-) -> bool:
-    """Whether the paired 95 % interval of the difference includes 0, on the items that both scored in every run."""
-    import numpy as np
-
-    positions = np.flatnonzero(~np.isnan(np.stack([v for side in values for v in side])).any(axis=0))
-    if not len(positions):
-        return True
-    metric = data.metrics[name]
-    ours, theirs = (
-        [statistic(metric, v, run, data.test) for v, run in zip(side, group.runs, strict=True)]
-        for side, group in zip(values, pair, strict=True)
-    )
-    rng = numpy_rng_for(prepared.seed, "difference", name, *(group.cells[0].key for group in pair))
-    low, high = difference(ours, theirs, positions, rng)
-    return low <= 0 <= high
 
 
 def _thresholds(prepared: Prepared, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

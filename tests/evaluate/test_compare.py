@@ -85,6 +85,20 @@ def test_what_could_not_be_scored_is_counted_and_bounded(folder):
     assert f"between {record['floor'] * 100:+.1f} and {record['ceiling'] * 100:+.1f}" in table
 
 
+def test_the_table_and_a_comparison_agree_on_what_is_level(folder):
+    """Methods marked as level with the best are those whose comparison leaves 0 within the interval."""
+    run = go(folder, methods=("majority", "hashed", {"name": "worse", "hashed": {"fails_on": "down 3"}}, {"name": "again", "hashed": {}}))
+    leaders = json.loads((run.folder / "results.json").read_text())["best"]
+    assert len(leaders) == 6
+    for leader in leaders:
+        best, level = leader["best"][1], {method for _, method in leader["level"]}
+        rivals = {"majority", "hashed", "worse", "again"} - {best}
+        within = {"metric": leader["metric"], "budget": leader["budget"], "seed": None}
+        assert level == {rival for rival in rivals if not of(icl.compare(run, best, rival), **within)["settled"]}
+    assert any(leader["level"] for leader in leaders)
+    assert any(len(leader["level"]) < 3 for leader in leaders)
+
+
 def test_a_difference_that_is_not_settled_says_what_would_settle_it(folder):
     methods = [{"name": f"same-{n}", "hashed": {"fails_on": f"nothing {n}"}} for n in range(2)]
     (folder / "plugins" / "hashed.py").write_text(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from icl.evaluate.intervals import difference, one_run, resamples, several_runs, statistic, wilson
+from icl.evaluate.intervals import one_run, resamples, several_runs, statistic, wilson
 from icl.evaluate.metrics.macro_f1 import MacroF1
 from icl.values import Example, Prediction
 
@@ -75,21 +75,3 @@ def test_several_runs_cover(n_runs, between):
         low, high = several_runs(runs, np.arange(n), rng)
         covered += low <= 0 <= high
     assert covered / trials >= 0.93
-
-
-def test_a_paired_difference_is_narrower_than_the_intervals():
-    rng = np.random.default_rng(0)
-    base = rng.random(200)
-    better = base + 0.02 + rng.normal(0, 0.01, 200)
-    low, high = difference([mean(better)], [mean(base)], np.arange(200), rng)
-    assert 0 < low < 0.02 < high < 0.03
-    assert difference([mean(base)], [mean(base)], np.arange(200), rng) == (0.0, 0.0)
-
-
-def test_a_difference_over_seeds_is_paired_by_seed():
-    rng = np.random.default_rng(0)
-    luck = [0.0, 0.3, -0.3]
-    ours = [mean(np.full(50, 0.5 + s + 0.01)) for s in luck]
-    theirs = [mean(np.full(50, 0.5 + s)) for s in luck]
-    low, high = difference(ours, theirs, np.arange(50), rng)
-    assert (low, high) == pytest.approx((0.01, 0.01))
