@@ -9,9 +9,9 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import CostLimitError, IclError, InputError
 from ..methods import write_regression
@@ -30,6 +30,8 @@ UNIT_ITEMS = 32
 """Items of a unit of a method with a language model: some ten seconds of work, and enough to fill batches."""
 UNIT_ITEMS_LIGHT = 256
 """The same for methods without one."""
+Schedule: TypeAlias = Callable[[Sequence[Cell], RunStore], Iterable[Cell]]
+"""(cells that are not finished, the store) -> those to do, in this order. It is asked for the next one when the one before is finished."""
 TRAINING = "training"
 """Where the checkpoints of trained methods lie in a run's folder until their training is over."""
 
@@ -40,14 +42,17 @@ def units(n_items: int, cell: Cell) -> list[range]:
     return [range(start, min(start + size, n_items)) for start in range(0, n_items, size)]
 
 
-def run_cells(prepared: Prepared, store: RunStore, *, max_cost: float | None = None, retry_failed: bool = False) -> None:
+def run_cells(
+    prepared: Prepared, store: RunStore, *, max_cost: float | None = None, retry_failed: bool = False, schedule: Schedule | None = None
+) -> None:
     """Do all that is not in the store yet. KeyboardInterrupt passes; what was committed before it stays.
 
-    max_cost: money that the run may cost, in all its sessions. retry_failed: first ask endpoints again for the items they failed on.
+    schedule: chooses what is done next, and leaves out what is not to be done at all; by default all cells, one after the other. max_cost:
+    money that the run may cost, in all its sessions. retry_failed: first ask endpoints again for the items they failed on.
     Raises Stopped before the limit is passed, or if an endpoint is down; what was answered by then is kept.
     """
     try:
-        _run(_Running(prepared, store, max_cost), retry_failed)
+        _run(_Running(prepared, store, max_cost), retry_failed, schedule)
     except CostLimitError as error:
         raise Stopped(f"the cost limit is reached: {error}") from None
 
@@ -56,7 +61,7 @@ class Stopped(IclError):
     """A run ended before it was finished. What was done is kept, and the same command goes on from there."""
 
 
-def _run(running: _Running, retry_failed: bool) -> None:
+def _run(running: _Running, retry_failed: bool, schedule: Schedule | None) -> None:
     prepared, store = running.prepared, running.store
     finished = store.finished()
     if retry_failed:
@@ -67,8 +72,10 @@ def _run(running: _Running, retry_failed: bool) -> None:
     todo = [cell for cell in prepared.cells if cell.key not in finished]
     total = sum(len(prepared.tasks[cell.task].test) for cell in todo)
     with progress("run", total, "predictions") as advance:
-        for cell in todo:
+        for cell in todo if schedule is None else schedule(todo, store):
             running.cell(cell, advance)
+    if schedule is not None:
+        prepared.left_out = frozenset(cell.key for cell in prepared.cells) - store.finished().keys()
     if prepared.work is not None and prepared.work.is_dir():
         shutil.rmtree(prepared.work, ignore_errors=True)
 
