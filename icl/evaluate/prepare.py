@@ -57,12 +57,17 @@ class Prepared:
     """Whether language models look up and keep what they computed on disk."""
     work: Path | None = None
     """Where methods keep the checkpoints of their training, each cell in a folder of its own."""
+    models: Mapping[str, LanguageModel] = field(default_factory=dict)
+    """Language models that are loaded already, by the suite's names for them."""
+    left_out: frozenset[str] = frozenset()
+    """Keys of cells that are not to be done."""
     _lm: tuple[str, LanguageModel] | None = None
     _remote: dict[str, LanguageModel] = field(default_factory=dict)
 
     @property
     def cells(self) -> list[Cell]:
-        return list(cells(self.loaded, [data.entry for data in self.tasks.values()], self.seed))
+        every = cells(self.loaded, [data.entry for data in self.tasks.values()], self.seed)
+        return [cell for cell in every if cell.key not in self.left_out]
 
     def method(self, cell: Cell) -> MethodEntry:
         return next(entry for entry in self.loaded.methods if entry.name == cell.method)
@@ -74,6 +79,8 @@ class Prepared:
         """The language model of that name. One on this machine is kept at a time, since cells go model by model; endpoints are all kept."""
         from ..model import load_model
 
+        if key in self.models:
+            return self.models[key]
         entry = self.model_entry(key)
         if entry.remote:
             if key not in self._remote:
@@ -162,12 +169,18 @@ def _examined(lm: LanguageModel) -> dict[str, str]:
 
 
 def prepare(
-    loaded: LoadedSuite, *, seed: int = 0, limit: int | None = None, data_root: str | Path | None = None, cache: bool = False
+    loaded: LoadedSuite,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    data_root: str | Path | None = None,
+    cache: bool = False,
+    models: Mapping[str, LanguageModel] | None = None,
 ) -> Prepared:
     """Load the tasks, remove leaks, and check what only the data can tell. Raises InputError with every problem.
 
     seed: the first seed. limit: test items per task, chosen by a hash of their content, so that the order of the file does not matter.
-    data_root: where local copies of hub data sets lie, for tasks that do not say. cache: as in `load_model`.
+    data_root: where local copies of hub data sets lie, for tasks that do not say. cache: as in `load_model`. models: as in `Prepared`.
     """
     problems: list[Problem] = []
     tasks: dict[str, TaskData] = {}
@@ -179,17 +192,21 @@ def prepare(
     if problems:
         raise InputError(dict.fromkeys(problems))
     encoders = _encoders(loaded)
-    return Prepared(loaded, tasks, seed, limit, encoders, cache)
+    return Prepared(loaded, tasks, seed, limit, encoders, cache, models=models or {})
 
 
-def _task(loaded: LoadedSuite, entry: TaskEntry, n: int, limit: int | None, data_root: str | Path | None) -> TaskData:
-    from ..data import Task, leak_guard
+def _read(loaded: LoadedSuite, entry: TaskEntry, data_root: str | Path | None) -> Task:
+    """The task of an entry; an entry of a dict may hold one that is loaded already."""
+    from ..data import Task
+
+    if isinstance(entry.train, Task):
+        return entry.train
 
     def resolved(source: Any) -> Any:
         return loaded.folder / source if isinstance(source, str | Path) and not str(source).startswith("hf:") else source
 
     root = loaded.folder / entry.data_root if entry.data_root is not None else data_root
-    whole = Task.load(
+    return Task.load(
         **{split: resolved(source) for split, source in entry.sources().items()},
         **{
             key: getattr(entry, key)
@@ -199,6 +216,12 @@ def _task(loaded: LoadedSuite, entry: TaskEntry, n: int, limit: int | None, data
         labels=tuple(entry.labels) if entry.labels is not None else None,
         data_root=root,
     )
+
+
+def _task(loaded: LoadedSuite, entry: TaskEntry, n: int, limit: int | None, data_root: str | Path | None) -> TaskData:
+    from ..data import leak_guard
+
+    whole = _read(loaded, entry, data_root)
     task, leaks = leak_guard(whole)
     for warning in whole.warnings:
         note(f"{entry.name}: {warning}")
