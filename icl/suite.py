@@ -17,7 +17,7 @@ from .errors import InputError, Problem, UnknownNameError
 from .evaluate.check import load_suite
 from .evaluate.compare import keep_tests
 from .evaluate.loading import LoadedSuite
-from .evaluate.loop import Stopped, plan_cells, run_cells
+from .evaluate.loop import Schedule, Stopped, plan_cells, run_cells
 from .evaluate.manifest import differences
 from .evaluate.prepare import Prepared, prepare
 from .evaluate.results import MANIFEST, REPORT, RESULTS, TIMING, assemble, timing, write_json
@@ -25,6 +25,7 @@ from .evaluate.speed import cost_of_plan, requests_per_s, tokens_per_s
 from .evaluate.store import RunStore, refuse_if_busy
 from .files import read_text, write_text
 from .methods import model_of
+from .protocols import LanguageModel
 from .report import plan_table, table
 from .values import Prediction, canonical_json
 
@@ -180,6 +181,8 @@ def run(
     cache: bool = True,
     max_cost: float | None = None,
     retry_failed: bool = False,
+    models: Mapping[str, LanguageModel] | None = None,
+    schedule: Schedule | None = None,
     **places: Unpack[Places],
 ) -> Run:
     """Run a suite: every method on the same labelled examples, judged on the same test items.
@@ -188,7 +191,8 @@ def run(
     already goes on where it stopped, if nothing changed that could change a result. limit: test items per task. seed: the first seed.
     overrides: dotted keys of the suite and their new values. cache: use scores and answers of earlier runs, and keep those of this one;
     it changes the time, never a result. max_cost: most money that endpoints may cost in this folder, all sessions together. retry_failed:
-    ask endpoints again for the items they gave no answer for. places: `templates`, `plugins`, `data_root`, as in `Places`.
+    ask endpoints again for the items they gave no answer for. models: language models that are loaded already, by the suite's names for
+    them. schedule: which cells are done, and in which order (see `Schedule`). places: `templates`, `plugins`, `data_root`, as in `Places`.
     Ctrl-C ends the run cleanly, as does the cost limit and an endpoint that is down; the Run says how to go on.
     Raises InputError with every problem before any work.
     """
@@ -197,9 +201,9 @@ def run(
     _check_cost(loaded, max_cost)
     if retry_failed and out is None:
         raise InputError(Problem("there is nothing to try again in a new folder", "Name the run's folder with out (--out).", field="out"))
-    folder = Path(out) if out is not None else _new_folder(loaded.name)
+    folder = Path(out) if out is not None else new_folder(loaded.name)
     refuse_if_busy(folder)
-    prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=places.get("data_root"), cache=cache)
+    prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=places.get("data_root"), cache=cache, models=models)
     command = command_of(loaded, folder, limit, seed, overrides, places)
     with _opened(folder) as store:
         manifest = prepared.manifest()
@@ -210,7 +214,7 @@ def run(
         interrupted, stopped = False, None
         try:
             data = _data_reports(prepared, folder)
-            run_cells(prepared, store, max_cost=max_cost, retry_failed=retry_failed)
+            run_cells(prepared, store, max_cost=max_cost, retry_failed=retry_failed, schedule=schedule)
         except KeyboardInterrupt:
             interrupted = True
         except Stopped as error:
@@ -319,7 +323,8 @@ def _opened(folder: Path) -> Iterator[RunStore]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _new_folder(name: str) -> Path:
+def new_folder(name: str) -> Path:
+    """Where a run goes that names no folder."""
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     candidates = (Path("runs") / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 1000))
     return next(path for path in candidates if not path.exists())
