@@ -19,6 +19,7 @@ _WHERE = {
     "crossover": "icl.evaluate.crossover",
     "run": "icl.suite",
     "compare": "icl.audit",
+    "decide": "icl.decision",
     "leave_out": "icl.audit",
     "load": "icl.ship",
     "Example": "icl.values",

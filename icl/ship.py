@@ -16,6 +16,8 @@ from .methods._folder import PREDICTOR, README, REGRESSION, example_of, load_pre
 from .protocols import LanguageModel, Predictor
 from .values import Prediction
 
+DECISION = "decision.json"
+"""In the folder of a run that `icl.decide` made: what was decided."""
 MEASURED = "measured.json"
 """The figures of the run that the predictor comes from."""
 TOLERANCE = 1e-3
@@ -61,23 +63,44 @@ def _difference(n: int, expected: Mapping[str, Any], found: Prediction) -> str |
 def export(run_folder: Path | str, to: Path | str, method: str | None = None) -> Path:
     """Copy a method's predictor (largest label budget, first seed) out of a finished run, with its measured figures.
 
-    method: a method's name in the suite, or `task/method` (`model/task/method`) where one name is not enough; if left out, the best
-    by the run's first metric. Returns the new folder. Raises InputError: not a finished run, no such method, `to` is not empty.
+    method: a method's name in the suite, or `task/method` (`model/task/method`) where one name is not enough; if left out, the one that
+    `icl.decide` chose, or the best by the run's first metric. Returns the new folder. Raises InputError: not a finished run, no such method, `to` is not empty.
     """
     run, to = Path(run_folder), Path(to)
     records = _records(run)
     stored = _stored(run, records)
     if not stored:
         raise InputError(Problem("no predictors are stored in this run", "Run the suite again.", str(run / "predictors")))
+    method = method or _decided(run)
     source = _named(stored, method, run) if method else _best(stored, run)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(Problem("is not an empty folder", "Name a folder that does not exist yet.", str(to)))
     read_state(source)
     shutil.copytree(source, to, dirs_exist_ok=True)
-    figures = stored[source]
-    write_text(to / MEASURED, json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
-    write_text(to / README, read_text(to / README) + _figures(figures) + _regression_note(to))
+    furnish(to, stored[source])
     return to
+
+
+def furnish(folder: Path, figures: Sequence[Record]) -> None:
+    """Add measured figures (records of results.json) to a saved predictor, and say in its README what else lies there."""
+    if figures:
+        write_text(folder / MEASURED, json.dumps(list(figures), ensure_ascii=False, indent=1) + "\n")
+    unmeasured = "\n## Not measured\n\nFitted on all rows after the comparison: its own figures are not known.\n"
+    write_text(folder / README, read_text(folder / README) + (_figures(figures) if figures else unmeasured) + _regression_note(folder))
+
+
+def figures_of(run_folder: Path | str, method: str) -> list[Record]:
+    """The measured figures of a method in a finished run of one task."""
+    return [record for record in _records(Path(run_folder)) if record["method"] == method]
+
+
+def _decided(run: Path) -> str | None:
+    """The winner of a decision; None for a run that is none, or has none yet."""
+    try:
+        decided: str | None = json.loads(read_text(run / DECISION)).get("winner")
+    except (InputError, ValueError):
+        return None
+    return decided
 
 
 def _records(run: Path) -> list[Record]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import compare, doctor, export, index, init, ls, predict, prompt, pull, report, run, train, validate
+from . import compare, decide, doctor, export, index, init, ls, predict, prompt, pull, report, run, train, validate
 from .guard import FINE, INTERRUPTED, guarded
 from .output import say
 
@@ -42,6 +42,7 @@ def icl(
 COMMANDS: tuple[Callable[..., int | None], ...] = (
     init.init,
     run.run,
+    decide.decide,
     compare.compare,
     report.report,
     prompt.prompt,

@@ -1,0 +1,153 @@
+"""Which cells of a comparison are done, and when it ends: draw by draw, within the time there is, or until the answer is settled."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..progress import note
+from ..values import Example
+from .cells import Cell
+from .scoring import item_values
+from .sequential import LEVEL, look
+from .store import RunStore
+
+LATE = 1.1
+"""A cell of the first draw is begun as long as it is expected to end within this many times the time."""
+TIME, SETTLED = "time", "settled"
+
+
+@dataclass
+class Pace:
+    """A `loop.Schedule`.
+
+    The first draw of the labels comes first: the largest label budget, then smaller ones, cheap methods first. Another draw is begun only
+    if all of it is expected to fit. What is expected is the estimate, times what earlier cells of the same method took by theirs.
+    """
+
+    seconds: Mapping[tuple[str, int | None], float]
+    """(method, label budget) -> seconds expected for a cell."""
+    limit: float
+    """Seconds that all may take, from `started` on."""
+    started: float
+    """By `time.perf_counter`."""
+    first: int = 0
+    """The seed of the first draw."""
+    until: Looks | None = None
+    """If given: end after the draw with which the answer is settled."""
+    left_out: frozenset[str] | None = None
+    """Cells that an earlier session, which came to its end, left out: nothing is added."""
+    why: str | None = None
+    """How it ended before everything was done: `time` or `settled`."""
+    expected: dict[str, list[float]] = field(default_factory=dict)
+    """Method -> [seconds expected, seconds taken] of the cells done."""
+
+    def __call__(self, todo: Sequence[Cell], store: RunStore) -> Iterator[Cell]:
+        if self.left_out is not None:
+            yield from (cell for cell in todo if cell.key not in self.left_out)
+            return
+        done = store.finished()
+        before = sum(clock["fit_s"] + clock["predict_s"] for _, clock in done.values())
+        begun_draws = {Cell(*json.loads(key)).seed for key in done}
+        missed: set[str] = set()
+        for seed in sorted({self._draw(cell) for cell in todo}):
+            cells = sorted((cell for cell in todo if self._draw(cell) == seed), key=self._rank)
+            if seed != self.first and seed not in begun_draws:
+                if self.until is not None and self.until.settled(store):
+                    self.why = SETTLED
+                    return
+                if self._used(before) + sum(map(self._expect, cells)) > self.limit:
+                    self.why = TIME
+                    return
+            for cell in cells:
+                expected = self._expect(cell)
+                if cell.method in missed and seed != self.first:
+                    continue
+                if self._used(before) + expected > self.limit * LATE:
+                    note(f"{cell}: left out, since it is expected to take {expected:.0f} s more")
+                    missed.add(cell.method)
+                    self.why = TIME
+                    continue
+                begun = time.perf_counter()
+                yield cell
+                self._learn(cell, time.perf_counter() - begun)
+
+    def _draw(self, cell: Cell) -> int:
+        """What needs no labels belongs to the first draw."""
+        return self.first if cell.seed is None else cell.seed
+
+    def _rank(self, cell: Cell) -> tuple[float, float]:
+        """A method that needs no labels competes at the largest label budget too."""
+        return -(cell.budget if isinstance(cell.budget, int) else math.inf), self._expect(cell)
+
+    def _used(self, before: float) -> float:
+        return before + time.perf_counter() - self.started
+
+    def _expect(self, cell: Cell) -> float:
+        budget = cell.budget if isinstance(cell.budget, int) else None
+        return self.seconds.get((cell.method, budget), 0.0) * self._factor(cell.method)
+
+    def _factor(self, method: str) -> float:
+        """How much longer than expected cells took: of this method, else of all."""
+        expected, taken = self.expected.get(method) or [sum(parts) for parts in zip(*self.expected.values(), strict=True)] or (0.0, 0.0)
+        return taken / expected if expected > 0 and taken > 1.0 else 1.0
+
+    def _learn(self, cell: Cell, taken: float) -> None:
+        budget = cell.budget if isinstance(cell.budget, int) else None
+        seen = self.expected.setdefault(cell.method, [0.0, 0.0])
+        seen[0] += self.seconds.get((cell.method, budget), 0.0)
+        seen[1] += taken
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Looks at the methods after each draw, at the largest label budget."""
+
+    metric: Any
+    examples: Sequence[Example]
+    budget: int
+    draws: int
+    """That are planned."""
+    margin: float
+
+    def settled(self, store: RunStore) -> bool:
+        """Whether every method is told apart from the best one, or known to differ from it by no more than the margin. The chance to be
+        wrong is 5 % over all looks and all pairs of methods."""
+        return settled({name: self._values(store, cells) for name, cells in self._cells(store).items()}, self.draws, self.margin)
+
+    def _cells(self, store: RunStore) -> dict[str, list[str]]:
+        found: dict[str, list[tuple[int, str]]] = {}
+        for key in store.finished():
+            cell = Cell(*json.loads(key))
+            if cell.budget in (self.budget, None):
+                found.setdefault(cell.method, []).append((cell.seed or 0, key))
+        return {name: [key for _, key in sorted(cells)] for name, cells in found.items()}
+
+    def _values(self, store: RunStore, cells: Sequence[str]) -> NDArray[np.float64]:
+        return np.stack([item_values(self.metric, store.predictions(key), self.examples) for key in cells])
+
+
+def settled(values: Mapping[str, NDArray[np.float64]], draws: int, margin: float) -> bool:
+    """values: per method (n_runs, n_items); one run stands for all. draws: that the plan has. At least two draws must be there."""
+    n_runs = max((len(v) for v in values.values()), default=0)
+    if n_runs < 2:
+        return False
+    if len(values) < 2:
+        return True
+    whole = {name: np.broadcast_to(v, (n_runs, v.shape[1])) for name, v in values.items() if len(v) in (1, n_runs)}
+    best = max(whole, key=lambda name: float(np.nanmean(np.where(np.isnan(whole[name]), 0.0, whole[name]))))
+    level = LEVEL / max(1, len(list(combinations(whole, 2))))
+    shares = [(n + 1) / draws for n in range(n_runs)]
+    return all(
+        look(whole[best] - other, shares, margin, adding="runs", level=level).verdict in ("ours", "theirs", "level")
+        for name, other in whole.items()
+        if name != best
+    )

@@ -1,0 +1,277 @@
+"""A decision in words, as a table, and for a notebook."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+
+from ..evaluate.answer import Cost, Findings
+from ..evaluate.choice import Rival
+from ..evaluate.planning import Plan
+from .console import aligned
+
+
+def paragraph(found: Findings, notes: Sequence[str] = ()) -> str:
+    """The answer in one paragraph of plain words. notes: sentences about the run itself, such as why it ended early."""
+    parts = [
+        _winner(found),
+        _against(found),
+        _optimism(found),
+        _crossover(found),
+        _cost(found),
+        _change(found),
+        _unscored(found),
+        *notes,
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def _winner(found: Findings) -> str:
+    choice = found.choice
+    labels = f"with {found.budget:,} labels" if found.budget is not None else "without labels"
+    runs = f", {found.n_runs} draws of the labels" if found.n_runs > 1 else ", one draw of the labels" if found.budget else ""
+    where = "the test items" if choice.chosen_on == "dev" else "test items that it was not chosen on"
+    if choice.value is None:
+        figure = "no test item could be scored"
+    else:
+        figure = f"{labels} its {found.metric} is {_value(found, choice.value)} on {where}{_interval(found, choice.low, choice.high)}"
+    said = f"{figure} ({found.n_items:,} test items{runs})"
+    if choice.settled:
+        return f"Use {choice.winner}: {said}."
+    one, other = choice.halves or (choice.winner, choice.winner)
+    return f"Not settled: half of the test items chooses {one}, the other half {other}. On all of them it is {choice.winner}: {said}."
+
+
+def _against(found: Findings) -> str:
+    choice = found.choice
+    rivals = {rival.name: rival for rival in choice.rivals}
+    if len(rivals) == 1:
+        return "Nothing else was compared."
+    winner, leader = rivals[choice.winner], rivals[choice.leader]
+    if choice.winner != choice.leader:
+        gap = _gap(found, winner)
+        why = "could be nothing" if not winner.against.differs else f"lies within the margin of {_points(found, found.margin)}"
+        cheaper = _times_cheaper(found, choice.winner, choice.leader)
+        if _is_nothing(found, winner):
+            return f"{leader.name} has the same figure ({gap}), and {winner.name} {cheaper}."
+        return f"{leader.name} has the highest figure, {gap} higher: a difference that {why}, and {winner.name} {cheaper}."
+    second = next(rival for rival in choice.rivals if rival.name != winner.name)
+    gap = _gap(found, second)
+    if _is_nothing(found, second):
+        return f"{second.name} has the same figure ({gap}), and is not cheaper."
+    if second.level:
+        return f"The next best, {second.name}, is {gap} behind, which could be nothing, and is not cheaper."
+    return f"The next best, {second.name}, is {gap} behind."
+
+
+def _is_nothing(found: Findings, rival: Rival) -> bool:
+    """Whether a difference is 0 as it is written."""
+    return rival.against.value is not None and abs(rival.against.value) < 5e-4
+
+
+def _gap(found: Findings, rival: Rival) -> str:
+    """How far a method is behind the leader, with its interval."""
+    against = rival.against
+    sign = -1 if found.higher_is_better else 1
+    if against.value is None or against.low is None or against.high is None:
+        return "an unknown difference"
+    low, high = sorted((sign * against.low, sign * against.high))
+    return f"{_points(found, sign * against.value)} [{_points(found, low, unit=False)}, {_points(found, high, unit=False)}]"
+
+
+def _times_cheaper(found: Findings, name: str, other: str) -> str:
+    costs = [_unit_cost(found, found.costs[n]) for n in (name, other)]
+    if costs[0] <= 0 or costs[1] <= 0:
+        return f"costs less per query ({_price(found, costs[0])} instead of {_price(found, costs[1])})"
+    times = costs[1] / costs[0]
+    if times < 1:
+        return "costs no more"
+    factor = f"{times:,.0f}" if times >= 10 else f"{times:.1f}"
+    return f"costs {factor} times less per query ({_price(found, costs[0])} instead of {_price(found, costs[1])})"
+
+
+def _optimism(found: Findings) -> str:
+    choice = found.choice
+    if choice.value is None or abs(choice.optimistic - choice.value) < 5e-4:
+        return ""
+    return f"(The plain maximum over all methods, {_value(found, choice.optimistic)}, is optimistic.)"
+
+
+def _crossover(found: Findings) -> str:
+    crossing = found.crossover
+    if found.prompt is None or found.trained is None:
+        return ""
+    if crossing is None:
+        return "From how many labels on training wins cannot be told from one label budget."
+    low, high = crossing.interval
+    ends = f"95 % interval {_labels(low, crossing.first, crossing.last)} to {_labels(high, crossing.first, crossing.last)}"
+    if crossing.estimate is None:
+        return f"Up to {crossing.last:,} labels no trained method is above the best prompt ({ends})."
+    if crossing.estimate <= crossing.first:
+        return f"Training is above the best prompt at every label budget measured, from {crossing.first:,} labels on ({ends})."
+    return f"Training wins over the best prompt from about {crossing.estimate:,.0f} labels on ({ends})."
+
+
+def _labels(n: float, first: int, last: int) -> str:
+    if math.isinf(n):
+        return f"beyond {last:,}"
+    return f"{first:,} or fewer" if n <= first else f"{n:,.0f}"
+
+
+def _cost(found: Findings) -> str:
+    choice = found.choice
+    cost = found.costs[choice.winner]
+    said = f"A query of {choice.winner} takes {_seconds(cost.item_s)}"
+    if cost.item_money:
+        said += f" and costs {cost.item_money:.6f}"
+    said += f", learning from the labels {_seconds(cost.fit_s)}" if found.budget and cost.fit_s >= 0.05 else ""
+    even = found.break_even
+    if even is None or found.trained is None or found.prompt is None:
+        return said + "."
+    after = even.with_reuse
+    if math.isinf(after):
+        even_s = f"training {found.trained} never pays against {found.prompt}"
+    elif after == 0:
+        even_s = f"{found.trained} is cheaper than {found.prompt} from the first query"
+    else:
+        even_s = f"training {found.trained} has paid for itself against {found.prompt} after {after:,.0f} queries"
+    if even.with_cache is not None and not math.isinf(even.with_cache) and even.with_cache != after:
+        even_s += f" ({even.with_cache:,.0f} at the provider's cache prices)"
+    return f"{said}; in {'money' if even.unit == 'money' else 'time on this machine'}, {even_s}."
+
+
+def _change(found: Findings) -> str:
+    choice = found.choice
+    parts = []
+    if choice.to_settle:
+        parts.append(f"what would settle it: {choice.to_settle.rstrip('.')}")
+    elif (rival := _closest(found)) is not None:
+        ways = [f"{rival.against.more_items:,} more test items"] if rival.against.more_items else []
+        ways += [f"{rival.against.more_runs} more draws"] if rival.against.more_runs else []
+        if ways:
+            other = choice.leader if rival.name == choice.winner else choice.winner
+            parts.append(f"{' or '.join(ways)} would tell {rival.name} from {other}, if the difference is what was seen")
+    for gain in found.gains:
+        up = gain.value if found.higher_is_better else -gain.value
+        low, high = sorted((gain.low, gain.high) if found.higher_is_better else (-gain.low, -gain.high))
+        interval = f"[{_points(found, low, unit=False)}, {_points(found, high, unit=False)}]"
+        parts.append(f"{gain.more:,} more labels may bring {gain.method} {_points(found, up)} {interval}")
+    return f"What could change the answer: {'; '.join(parts)}." if parts else ""
+
+
+def _closest(found: Findings) -> Rival | None:
+    """The method that is hardest to tell from the leader, of those that are not told apart."""
+    open_ = [r for r in found.choice.rivals if r.name != found.choice.leader and r.against.value is not None and not r.against.differs]
+    if found.choice.winner != found.choice.leader:
+        open_ = [r for r in open_ if r.name == found.choice.winner] or open_
+    return next(iter(open_), None)
+
+
+def _unscored(found: Findings) -> str:
+    n = found.choice.n_unscored
+    if not n:
+        return ""
+    return f"{n:,} prediction{'s' if n > 1 else ''} could not be scored; for the choice alone they counted as wrong, in the figures they are left out."
+
+
+def decision_table(found: Findings) -> str:
+    """A row per method: its figure at every label budget, the difference to the leader at the largest, and what it costs."""
+    budgets = sorted({p.budget for p in found.points if p.budget is not None}) or [None]
+    unit = " in %" if found.is_share else ""
+    heads = [f"{found.metric}{unit}", *(f"{b:,} labels" if b is not None else "no labels" for b in budgets)]
+    heads += ["against the leader", "s per query", "s to learn"] + (["paid per query"] if found.in_money else [])
+    rows = [heads]
+    ranked = [rival.name for rival in found.choice.rivals]
+    rivals = {rival.name: rival for rival in found.choice.rivals}
+    for name in [*ranked, *dict.fromkeys(p.method for p in found.points if p.method not in ranked)]:
+        mine = {p.budget: p for p in found.points if p.method == name}
+        marks = (" *" if name == found.choice.leader else "") + (" <" if name == found.choice.winner else "")
+        row = [f"{name}{marks}"]
+        for budget in budgets:
+            point = mine.get(budget, mine.get(None))
+            if point is None:
+                row.append("")
+            elif point.value is None:
+                row.append("none scored")
+            else:
+                row.append(f"{_number(found, point.value)}{_interval(found, point.low, point.high, words=False)}")
+        cost = found.costs.get(name)
+        against = rivals[name].against if name in rivals else None
+        row.append("" if against is None or name == found.choice.leader or against.value is None else _signed(found, against))
+        row += ["", ""] if cost is None else [f"{cost.item_s:.4f}", f"{cost.fit_s:.1f}"]
+        if found.in_money:
+            row.append("" if cost is None or cost.item_money is None else f"{cost.item_money:.6f}")
+        rows.append(row)
+    notes = "value [95 % interval]; * highest at the largest label budget, < to use: the cheapest per query of those that may be as good"
+    return "\n".join([*aligned(rows), notes])
+
+
+def _signed(found: Findings, against: object) -> str:
+    value, low, high = (getattr(against, name) for name in ("value", "low", "high"))
+    return f"{_points(found, value, unit=False)} [{_points(found, low, unit=False)}, {_points(found, high, unit=False)}]"
+
+
+def plan_lines(plan: Plan, minutes: float) -> list[str]:
+    """What will be compared, and how long it will take."""
+    budgets = ", ".join(f"{b:,}" for b in plan.budgets)
+    draws = f"{plan.seeds} draw{'s' if plan.seeds > 1 else ''} of the labels"
+    money = f"; about {plan.money:,.4f} to pay" if plan.money else ""
+    lines = [
+        f"plan: {', '.join(plan.methods)}",
+        f"      {plan.n_items:,} test items, label budgets {budgets}, {draws}: about {_minutes(plan.seconds)} of {minutes:g} min{money}",
+    ]
+    lines += [f"      left out: {name}, which would take {_minutes(seconds)} more" for name, seconds in plan.left_out]
+    return lines
+
+
+def as_html(found: Findings, text: str) -> str:
+    """For a notebook: the paragraph and the table. Everything is escaped."""
+    return f"<div><p>{html.escape(text)}</p><pre>{html.escape(decision_table(found))}</pre></div>"
+
+
+def predictor_html(name: str, figures: Mapping[str, str]) -> str:
+    """For a notebook: a predictor with what is known of it."""
+    rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in figures.items())
+    return f"<table><caption>{html.escape(name)}</caption>{rows}</table>"
+
+
+def _unit_cost(found: Findings, cost: Cost) -> float:
+    return (cost.item_money or 0.0) if found.in_money else cost.item_s
+
+
+def _price(found: Findings, cost: float) -> str:
+    return f"{cost:.6f}" if found.in_money else _seconds(cost)
+
+
+def _number(found: Findings, value: float) -> str:
+    return f"{value * 100:.1f}" if found.is_share else f"{value:.3f}"
+
+
+def _value(found: Findings, value: float) -> str:
+    return f"{value * 100:.1f} %" if found.is_share else f"{value:.3f}"
+
+
+def _points(found: Findings, value: float, *, unit: bool = True) -> str:
+    if not found.is_share:
+        return f"{value + 0.0:.3f}"
+    shown = round(value * 100, 1) + 0.0  # never -0.0
+    return f"{shown:.1f}{' points' if unit else ''}"
+
+
+def _interval(found: Findings, low: float | None, high: float | None, *, words: bool = True) -> str:
+    if low is None or high is None:
+        return ""
+    if words:
+        return f", 95 % interval {_number(found, low)} to {_value(found, high)}"
+    return f" [{_number(found, low)}, {_number(found, high)}]"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds >= 90:
+        return _minutes(seconds)
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"

@@ -1,0 +1,127 @@
+"""Draw by draw, in the time there is, or until the answer is settled."""
+
+import time
+
+import numpy as np
+import pytest
+
+from icl.evaluate.cells import Cell
+from icl.evaluate.pace import SETTLED, TIME, Looks, Pace, settled
+from icl.evaluate.store import RunStore
+from icl.values import Example, Prediction
+
+
+def cell(method, budget, seed):
+    return Cell(None, "t", method, budget, seed)
+
+
+CELLS = [cell(m, b, s) for m in ("a", "b") for b in (16, 64) for s in range(3)] + [cell("zero", None, None)]
+SECONDS = {("a", 16): 1.0, ("a", 64): 2.0, ("b", 16): 1.0, ("b", 64): 3.0, ("zero", None): 0.5}
+
+
+@pytest.fixture
+def store(tmp_path):
+    with RunStore.open(tmp_path / "run") as opened:
+        yield opened
+
+
+class Clock:
+    """Cells take as long as they are said to, by a clock that stands still otherwise."""
+
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def run(self, pace, store, takes, cells=CELLS, stop_after=None):
+        done = []
+        todo = [c for c in cells if c.key not in store.finished()]
+        for each in pace(todo, store):
+            self.now += takes(each)
+            store.finish_cell(each.key, {}, {"fit_s": takes(each), "predict_s": 0.0})
+            done.append(each)
+            if len(done) == stop_after:
+                break
+        return done
+
+
+def expected(each):
+    return SECONDS[each.method, each.budget]
+
+
+def test_a_draw_is_whole_before_the_next_and_the_largest_budget_comes_first(monkeypatch, store):
+    done = Clock(monkeypatch).run(Pace(SECONDS, 1000, 100.0), store, expected)
+    assert set(done) == set(CELLS)
+    assert [(c.method, c.budget) for c in done[:5]] == [("zero", None), ("a", 64), ("b", 64), ("a", 16), ("b", 16)]
+    assert [c.seed for c in done[5:]] == [1] * 4 + [2] * 4
+
+
+def test_a_draw_that_would_not_fit_is_not_begun(monkeypatch, store):
+    pace = Pace(SECONDS, 16.0, 100.0)
+    done = Clock(monkeypatch).run(pace, store, expected)
+    assert {c.seed for c in done} == {0, 1, None}  # 7.5 s and 7 s; a third draw would end at 21.5 s
+    assert pace.why == TIME
+
+
+def test_slow_cells_count_as_slow_from_then_on(monkeypatch, store):
+    clock, pace = Clock(monkeypatch), Pace(SECONDS, 16.0, 100.0)
+    done = clock.run(pace, store, lambda c: 2 * expected(c))
+    assert {c.seed for c in done} == {0, None}  # 15 s; a second draw would take 14 more
+    assert pace.why == TIME
+    assert clock.now - 100 <= 16 * 1.25
+
+
+def test_in_the_first_draw_what_would_end_late_is_left_out(monkeypatch, store):
+    pace = Pace({**SECONDS, ("b", 64): 50.0}, 10.0, 100.0)
+    done = Clock(monkeypatch).run(pace, store, expected)
+    assert cell("b", 64, 0) not in done
+    assert {cell("a", 64, 0), cell("a", 16, 0), cell("b", 16, 0)} <= set(done)
+    assert pace.why == TIME
+
+
+def test_time_of_earlier_sessions_counts(monkeypatch, store):
+    clock = Clock(monkeypatch)
+    first = clock.run(Pace(SECONDS, 16.0, 100.0), store, expected, stop_after=7)
+    clock.now = 5000.0  # another process, later
+    rest = clock.run(Pace(SECONDS, 16.0, 5000.0), store, expected)
+    assert {c.seed for c in (*first, *rest)} == {0, 1, None}
+
+
+def test_a_run_that_came_to_its_end_adds_nothing(monkeypatch, store):
+    left_out = frozenset(c.key for c in CELLS if c.seed == 2)
+    done = Clock(monkeypatch).run(Pace(SECONDS, 1e6, 100.0, left_out=left_out), store, expected)
+    assert {c.seed for c in done} == {0, 1, None}
+
+
+def values(rng, share, n_runs=3, n=400):
+    return (rng.random((n_runs, n)) < share).astype(float)
+
+
+def test_settled_needs_all_pairs_with_the_best_and_two_draws():
+    rng = np.random.default_rng(0)
+    good, bad, close = values(rng, 0.9), values(rng, 0.4), values(rng, 0.88)
+    assert settled({"good": good, "bad": bad}, 5, 0.0)
+    assert not settled({"good": good[:1], "bad": bad[:1]}, 5, 0.0)
+    assert not settled({"good": good, "bad": bad, "close": close}, 5, 0.0)
+    assert settled({"good": good, "bad": bad, "zero": values(rng, 0.3, 1)}, 5, 0.0)  # one run stands for all
+    assert settled({"only": good}, 5, 0.0)
+
+
+def test_equals_within_the_margin_are_settled():
+    one = values(np.random.default_rng(1), 0.7, 4, 2000)
+    assert settled({"a": one, "b": one.copy()}, 5, 0.1)
+    assert not settled({"a": one, "b": one.copy()}, 5, 0.0)
+
+
+def test_the_run_ends_when_it_is_settled(monkeypatch, store):
+    items = tuple(Example(f"{n}-0", {"text": str(n)}, "yes") for n in range(200))
+    looks = Looks(lambda ps, es: np.array([float(p.answer == "yes") for p in ps]), items, 64, 3, 0.01)
+    pace = Pace(SECONDS, 1000, time.perf_counter(), until=looks)
+    done = []
+    for each in pace([c for c in CELLS if c.method != "zero"], store):
+        right = 190 if each.method == "a" else 40
+        answers = [Prediction(e.uid, "yes" if n < right else "no") for n, e in enumerate(items)]
+        store.add_unit(each.key, 0, 0, answers, 0.1)
+        store.finish_cell(each.key, {}, {"fit_s": 0.0, "predict_s": 0.0})
+        done.append(each)
+    assert pace.why == SETTLED
+    assert {c.seed for c in done} == {0, 1}
