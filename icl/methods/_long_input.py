@@ -70,7 +70,7 @@ def shortened(
 
     hits: demonstrations in prompt order, and their uids, most useful first. As many as fit into half of the token budget stay; what is
     left of the whole is the input's. unfit: why it does not fit as it is; given back where cutting does not help. budget: what counts
-    tokens, and how many the prompt may have with its longest answer.
+    tokens, and how many the prompt may have with its longest answer. A shortened prompt's `query` is what of the input it holds.
     """
     name = settings.field or _longest(query)
     text = query.fields.get(name or "")
@@ -99,7 +99,7 @@ def shortened(
     if made is None:
         return unfit
     n, prompt = made
-    return replace(prompt, query=query, n_cut=max(whole - codec.count(_part(text, n, settings.how)), 1))
+    return replace(prompt, n_cut=max(whole - codec.count(_part(text, n, settings.how)), 1))
 
 
 def _longest(query: Example) -> str | None:

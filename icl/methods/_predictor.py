@@ -28,6 +28,7 @@ from ._plan import plan
 from ._rationale import after_rationale, check_rationales, uses_rationales, with_rationale
 from ._readouts import Premises, check_readouts, raw_scores, stored_readouts
 from ._state import prompt_state
+from ._why import Why, why
 from ._written import (
     Lost,
     Writing,
@@ -333,6 +334,10 @@ class FewShotPredictor:
         once; so is what selectors and orders ask the model once for a pool. Nothing is asked here.
         """
         return plan(self, queries_of(queries, self.inputs))
+
+    def why(self, query: Any, **options: Any) -> Why:
+        """What the answer to a query rests on: the effect of each demonstration and of each of the query's words. See `_why.why`."""
+        return why(self, query, **options)
 
     # ── calibration ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

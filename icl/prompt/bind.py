@@ -102,11 +102,11 @@ class BoundTemplate:
             return ()
         if self.kind == "choose":
             answers = self._answers(query)
-            return tuple((choice, (self._continuation(query, a, format),)) for choice, a in zip(query.choices, answers, strict=True))
+            return tuple((choice, (self.continuation(query, a, format),)) for choice, a in zip(query.choices, answers, strict=True))
         varies = self.answers_vary(query)
         if not varies and (known := self._fixed.get(format)) is not None:
             return known  # type: ignore[no-any-return]
-        found = tuple((label, tuple(self._continuation(query, w, format) for w in self.words[label])) for label in self.labels)
+        found = tuple((label, tuple(self.continuation(query, w, format) for w in self.words[label])) for label in self.labels)
         if not varies:
             self._fixed[format] = found
         return found
@@ -139,7 +139,8 @@ class BoundTemplate:
             raise InputError(Problem(message, fix, self.template.file, self.template.blocks["example"].line, "block example"))
         return str(self._fixed[key])
 
-    def _continuation(self, query: Example, answer: str, format: str) -> str:
+    def continuation(self, query: Example, answer: str, format: str = "plain") -> str:
+        """An answer's text as it is scored behind the query's prompt; see `continuations`."""
         text = self._render("answer", query, answer=answer)
         return text if self.template.channel else self._ended(text, format)
 
