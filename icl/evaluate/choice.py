@@ -39,11 +39,11 @@ class Choice:
     """What to ship, and how good it is on items that it was not chosen on."""
 
     winner: str
-    """What dev chose, or both halves; where they differ, what all test items choose: to ship, or to settle first."""
+    """What dev chose, or both halves and all test items; where they differ, what all test items choose: to ship, or to settle first."""
     leader: str
     """The method with the best mean there. If it is not the winner, a cheaper one is as good for all that is known."""
     settled: bool
-    """False: the two halves of the test items chose differently."""
+    """False: the two halves of the test items chose differently, or so few items alike what all of them do not choose."""
     chosen_on: Literal["dev", "halves"]
     halves: tuple[str, str] | None
     """What each half chose; None with dev items."""
@@ -56,7 +56,8 @@ class Choice:
     rivals: tuple[Rival, ...]
     """All methods, best first."""
     between: Paired | None
-    """The two halves' choices on all items, the first minus the second, if they differ."""
+    """The two halves' choices on all items, the first minus the second, if they differ; if they do not, but all items choose differently,
+    that choice minus the halves'."""
     n_unscored: int
     """Items, counted once per run, that some method could not score, on the items the choice is made on."""
 
@@ -65,7 +66,7 @@ class Choice:
         """What would settle the answer, in plain words; empty if it is settled."""
         if self.settled or self.between is None or self.halves is None:
             return ""
-        one, other = self.halves
+        one, other = self.halves if self.halves[0] != self.halves[1] else (self.winner, self.halves[0])
         if self.between.value is None:
             return f"Items that {one} and {other} can both score."
         ways = []
@@ -97,7 +98,8 @@ def choose(
     methods whose paired 95 % interval against the leader includes 0 or lies within the margin, the one cheapest per query is chosen; of
     equals the better. It is chosen on `dev` and reported on `test`, or, without dev, chosen on one half of the test items (by hash of the
     uid) and reported on the other, and the other way round, and the two figures averaged (two-fold cross-validation of the whole rule:
-    Varma and Simon 2006, doi:10.1186/1471-2105-7-91). If the halves choose differently the answer is not settled.
+    Varma and Simon 2006, doi:10.1186/1471-2105-7-91). If the halves choose differently the answer is not settled; nor is it if both choose
+    a cheap method that half of the items cannot tell from the leader, and all of them can.
 
     Raises InputError if the methods, items or costs do not fit together, or a half is empty.
     """
@@ -117,12 +119,14 @@ def choose(
     chosen = [rule.pick(part, rng)[0] for part in parts]
     figures = [figure(test[name], other, rng) for name, other in zip(chosen, reversed(parts), strict=True)]
     winner, rivals = rule.pick(np.arange(len(uids)), rng)
+    between, interval = None, _averaged(figures)
     if chosen[0] == chosen[1]:
-        winner = chosen[0]
-        between, interval = None, figure(test[chosen[0]], np.arange(len(uids)), rng)
+        interval = figure(test[chosen[0]], np.arange(len(uids)), rng)
+        if winner != chosen[0]:
+            between = paired([(test[winner], test[chosen[0]])], rng)
     else:
         # The interval of either half's figure is of half the items; ends averaged, it holds for both and errs on the wide side.
-        between, interval = paired([(test[chosen[0]], test[chosen[1]])], rng), _averaged(figures)
+        between = paired([(test[chosen[0]], test[chosen[1]])], rng)
     value = _averaged(figures)[0]
     reported = (value, *interval[1:]) if value is not None else interval
     return _choice(winner, rivals, "halves", (chosen[0], chosen[1]), reported, between, rule.n_unscored)
@@ -143,7 +147,7 @@ def _choice(
     value, low, high = reported
     if value is not None and low is not None and high is not None:
         low, high = min(low, value), max(high, value)
-    settled = halves is None or halves[0] == halves[1]
+    settled = halves is None or between is None
     return Choice(winner, rivals[0].name, settled, chosen_on, halves, value, low, high, rivals[0].mean, rivals, between, n_unscored)
 
 

@@ -31,16 +31,20 @@ def _winner(found: Findings) -> str:
     choice = found.choice
     labels = f"with {found.budget:,} labels" if found.budget is not None else "without labels"
     runs = f", {found.n_runs} draws of the labels" if found.n_runs > 1 else ", one draw of the labels" if found.budget else ""
-    where = "the test items" if choice.chosen_on == "dev" else "test items that it was not chosen on"
+    size = f"({found.n_items:,} test items{runs})"
     if choice.value is None:
         figure = "no test item could be scored"
     else:
-        figure = f"{labels} its {found.metric} is {_value(found, choice.value)} on {where}{_interval(found, choice.low, choice.high)}"
-    said = f"{figure} ({found.n_items:,} test items{runs})"
-    if choice.settled:
-        return f"Use {choice.winner}: {said}."
-    one, other = choice.halves or (choice.winner, choice.winner)
-    return f"Not settled: half of the test items chooses {one}, the other half {other}. On all of them it is {choice.winner}: {said}."
+        figure = f"{_value(found, choice.value)}{_interval(found, choice.low, choice.high)}"
+    where = "the test items" if choice.chosen_on == "dev" else "test items that it was not chosen on"
+    if choice.settled or choice.halves is None:
+        return f"Use {choice.winner}: {labels} its {found.metric} on {where} is {figure} {size}."
+    one, other = choice.halves
+    if one == other:
+        why = f"each half of the test items alone chooses {one}, which is cheaper and which so few cannot tell from the best"
+    else:
+        why = f"half of the test items chooses {one}, the other half {other}"
+    return f"Not settled: {why}; all of them choose {choice.winner}. What one half chose has, {labels}, the {found.metric} {figure} on the other half {size}."
 
 
 def _against(found: Findings) -> str:

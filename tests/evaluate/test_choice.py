@@ -87,6 +87,19 @@ def test_halves_that_disagree_are_not_settled():
     assert "a margin of" in found.to_settle
 
 
+def test_halves_too_small_to_tell_are_not_settled_if_all_items_can_tell():
+    """Each half chooses the cheap method, since so few items do not show what all of them do."""
+    for seed in range(300):
+        found = choose(table(rng(seed), {"dear": 0.75, "cheap": 0.6}, 60, 2), UIDS[:60], {"dear": 9.0, "cheap": 1.0}, rng())
+        if found.halves == ("cheap", "cheap") and not found.rivals[1].level:
+            break
+    else:
+        raise AssertionError("no such case was drawn")
+    assert (found.winner, found.settled) == ("dear", False)
+    assert found.between.value > 0
+    assert found.to_settle.startswith("dear or cheap: ")
+
+
 def test_on_dev_items():
     tables = table(rng(5), {"a": 0.7, "b": 0.6}, 300)
     dev = table(rng(6), {"a": 0.5, "b": 0.9}, 100)
