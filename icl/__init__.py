@@ -28,6 +28,7 @@ _WHERE = {
     "Prompt": "icl.values",
     "LabelScores": "icl.values",
     "Prediction": "icl.values",
+    "Why": "icl.methods",
     "IclError": "icl.errors",
     "InputError": "icl.errors",
 }
