@@ -213,7 +213,7 @@ def run(
         data: dict[str, list[str]] = {}
         interrupted, stopped = False, None
         try:
-            data = _data_reports(prepared, folder)
+            data = _data_reports(prepared, folder, in_time=schedule is not None)
             run_cells(prepared, store, max_cost=max_cost, retry_failed=retry_failed, schedule=schedule)
         except KeyboardInterrupt:
             interrupted = True
@@ -348,8 +348,8 @@ def _start(store: RunStore, folder: Path, manifest: Mapping[str, Any], loaded: L
         )
 
 
-def _data_reports(prepared: Prepared, folder: Path) -> dict[str, list[str]]:
-    """The data report of every task, written to data.json."""
+def _data_reports(prepared: Prepared, folder: Path, *, in_time: bool) -> dict[str, list[str]]:
+    """The data report of every task, written to data.json. in_time: the run has a time to keep, so no row is embedded for the report alone."""
     from .data import report
 
     encoder = prepared.encoders.get(prepared.loaded.suite.encoder)
@@ -357,11 +357,17 @@ def _data_reports(prepared: Prepared, folder: Path) -> dict[str, list[str]]:
     for name, data in prepared.tasks.items():
         # With the whole pool as a label budget every row is embedded anyway; else a report must not cost more than the run, and no money.
         is_free = encoder is None or "://" not in encoder.name
-        is_cheap = (is_free and len(data.task.train) <= REPORTED_ROWS) or "all" in prepared.loaded.suite.budgets
+        is_cheap = (is_free and not in_time and len(data.task.train) <= REPORTED_ROWS) or "all" in prepared.loaded.suite.budgets
         reports[name] = report(data.task, encoder if is_cheap else None)
         lines[name] = reports[name].lines()
         if encoder is not None and not is_cheap:
-            why = f"for more than {REPORTED_ROWS:,} rows" if is_free else "with a paid encoder"
+            why = (
+                f"for more than {REPORTED_ROWS:,} rows"
+                if is_free and not in_time
+                else "in limited time"
+                if is_free
+                else "with a paid encoder"
+            )
             lines[name].append(f"  diversity  not computed {why}; icl validate on the file shows it")
     write_json(folder / REPORT, {name: {"lines": lines[name], **found.as_dict()} for name, found in reports.items()})
     return lines

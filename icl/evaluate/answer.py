@@ -22,6 +22,8 @@ from .gain import Gain, expected_gain
 from .paired import Side, side
 from .scoring import item_values, judge_runs
 
+SAME_SECONDS = 1.25
+"""Seconds per query that differ by no more than this factor are not told apart."""
 Timing = Mapping[str, Mapping[str, Any]]
 """Cell key -> what timing.json says of it."""
 
@@ -147,6 +149,7 @@ def answer(
         numpy_rng_for(0, "decide", task),
         dev=_dev_sides(judged.metric, dev, rivals),
         margin=margin,
+        same_cost=1.0 if in_money else SAME_SECONDS,
         higher_is_better=higher,
     )
     means = {rival.name: rival.mean for rival in found.rivals}

@@ -87,12 +87,14 @@ def choose(
     *,
     dev: Mapping[str, Side] | None = None,
     margin: float = 0.0,
+    same_cost: float = 1.0,
     higher_is_better: bool = True,
 ) -> Choice:
     """Choose by the rule, and say how good the choice is.
 
     test, dev: per method what the metric said of the items, at the largest label budget (a method that needs no labels: as it is).
-    uids: of the test items. costs: per query, in one unit. margin: a difference that does not matter.
+    uids: of the test items. costs: per query, in one unit. margin: a difference that does not matter. same_cost: costs up to so many times
+    the least are equal to it, since seconds that were measured once are not exact.
 
     The rule: the leader has the best mean, unscored items counted as wrong (as the worst value there can be) for this choice only. Of the
     methods whose paired 95 % interval against the leader includes 0 or lies within the margin, the one cheapest per query is chosen; of
@@ -106,12 +108,12 @@ def choose(
     _check(test, uids, costs, dev)
     sign = 1.0 if higher_is_better else -1.0
     if dev is not None:
-        rule = _Rule(dev, costs, margin, sign)
+        rule = _Rule(dev, costs, margin, sign, same_cost)
         everything = np.arange(_n_items(dev))
         winner, rivals = rule.pick(everything, rng)
         reported = figure(test[winner], np.arange(len(uids)), rng)
         return _choice(winner, rivals, "dev", None, reported, None, rule.n_unscored)
-    rule = _Rule(test, costs, margin, sign)
+    rule = _Rule(test, costs, margin, sign, same_cost)
     fold = np.array([seed_for(0, "half", uid) % 2 for uid in uids])
     parts = [np.flatnonzero(fold == n) for n in _FOLDS]
     if not all(map(len, parts)):
@@ -154,8 +156,8 @@ def _choice(
 class _Rule:
     """The rule of the choice over one table of values."""
 
-    def __init__(self, sides: Mapping[str, Side], costs: Mapping[str, float | None], margin: float, sign: float) -> None:
-        self.sides, self.costs, self.margin, self.sign = sides, costs, margin, sign
+    def __init__(self, sides: Mapping[str, Side], costs: Mapping[str, float | None], margin: float, sign: float, same_cost: float) -> None:
+        self.sides, self.costs, self.margin, self.sign, self.same_cost = sides, costs, margin, sign, same_cost
         self.n_unscored = sum(int(np.isnan(side.values).sum()) for side in sides.values())
         self.worst = _worst(sides.values(), sign)
 
@@ -170,8 +172,9 @@ class _Rule:
             level = name == ranked[0] or against.value is None or not against.differs or against.level(self.margin)
             rivals.append(Rival(name, means[name], against, level, self.costs.get(name)))
         equals = [rival for rival in rivals if rival.level]
-        # `min` keeps the first of equals, and the best comes first.
-        return min(equals, key=lambda rival: math.inf if rival.cost is None else rival.cost).name, tuple(rivals)
+        least = min(math.inf if rival.cost is None else rival.cost for rival in equals)
+        cheap = [rival for rival in equals if least == math.inf or (rival.cost is not None and rival.cost <= least * self.same_cost)]
+        return cheap[0].name, tuple(rivals)  # the best comes first
 
     def _mean(self, side: Side, positions: NDArray[np.int64]) -> float:
         """Over runs; an unscored item is worth the worst value, in a metric that is no mean by the share of items it is."""

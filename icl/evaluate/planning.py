@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 STEPS: tuple[tuple[int, int, int], ...] = (
-    (20, 1, 1), (30, 1, 1), (50, 1, 1), (50, 2, 1), (100, 2, 1), (100, 3, 1), (100, 3, 2), (150, 3, 2), (150, 3, 3), (200, 3, 3), (200, 4, 3),
-    (300, 4, 3), (300, 4, 5), (500, 4, 5), (500, 6, 10), (1000, 6, 10),
+    (20, 1, 1), (30, 1, 1), (50, 1, 1), (50, 2, 1), (70, 2, 1), (100, 2, 1), (100, 3, 1), (100, 3, 2), (150, 3, 2), (150, 3, 3), (200, 3, 3),
+    (200, 4, 3), (250, 4, 3), (300, 4, 3), (300, 4, 4), (300, 4, 5), (400, 4, 5), (500, 4, 5), (500, 6, 7), (500, 6, 10), (1000, 6, 10),
 )  # fmt: skip
 """(test items, label budgets, draws): each step adds to one thing what the last one lacks most, so that no figure is far less sure than
 the others."""
@@ -29,7 +29,7 @@ class Estimate:
     money: float = 0.0
     """To answer one test item."""
     optional: bool = False
-    """Joins where it takes no longer than all others together; the others are always compared."""
+    """Joins where it takes no longer than all others together, and there are two label budgets; the others are always compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,8 @@ def ladder(offer: Offer) -> Iterator[Plan]:
         if last is None or _size(now) != _size(last):
             yield now
             last = now
+        if len(now.budgets) < min(2, len(offer.budgets)):
+            continue  # without a second label budget there is no crossover, so that comes first
         for one in sorted(waiting, key=lambda e: _cost(offer, replace(now, methods=(e.method,)))[0]):
             joined = _priced(offer, replace(now, methods=(*methods, one.method)))
             if joined.seconds <= 2 * now.seconds:

@@ -59,6 +59,17 @@ def test_a_difference_within_the_margin_does_not_matter():
     assert choose(tables, UIDS, costs, rng(), margin=0.005).winner == "dear"
 
 
+def test_costs_that_are_nearly_the_same_do_not_decide():
+    tables = table(rng(2), {"a": 0.55, "b": 0.55})
+    flipped = rng(3).random((3, 400)) < 0.06
+    tables["b"] = Side(np.where(flipped, 1 - tables["a"].values, tables["a"].values))
+    costs = {"a": 1.1, "b": 1.0}
+    assert choose(tables, UIDS, costs, rng()).leader == "a"
+    assert choose(tables, UIDS, costs, rng()).winner == "b"
+    assert choose(tables, UIDS, costs, rng(), same_cost=1.25).winner == "a"
+    assert choose(tables, UIDS, {"a": 1.3, "b": 1.0}, rng(), same_cost=1.25).winner == "b"
+
+
 def test_unscored_counts_as_wrong_for_the_choice_alone():
     generator = rng(4)
     right = (generator.random((1, 400)) < 0.9).astype(float)
