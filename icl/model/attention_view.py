@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 WEIGHTS = "eager"
 """The attention of transformers that writes its weights down; the faster ones never have them."""
+MOST_APART = {"float32": 1e-3, "float64": 1e-3}
+"""Total variation distance between the next token's distributions under the two attentions, beyond which the weights are not those that
+the model answers by; `HALF_APART` in 16 bits."""
+HALF_APART = 0.05
 
 
 def answer_attention(lm: Any, prompt: Prompt, continuations: Sequence[str]) -> NDArray[np.float32]:
@@ -27,7 +31,7 @@ def answer_attention(lm: Any, prompt: Prompt, continuations: Sequence[str]) -> N
     n: tokens of the prompt up to where the continuations are scored from. A layer that sees only a window has zeros before it; rows add
     up to 1, or less where a layer has attention sinks. Layers without attention (of hybrids) are left out. All tokens but the last are
     read by the model's usual attention, then the last one by the one that keeps its weights: the same weights of the model, and memory
-    grows with the prompt, not with its square. Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, eq. 1.
+    grows with the prompt, not with its square. That the model answers the same is checked. Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, eq. 1.
 
     Weights say where a head looked, not what came of it (Jain and Wallace 2019, https://arxiv.org/abs/1902.10186).
     Raises InputError for models that are elsewhere, have an encoder, or give no weights.
@@ -43,14 +47,18 @@ def answer_attention(lm: Any, prompt: Prompt, continuations: Sequence[str]) -> N
             given = {cache_name(model): cache} if cache is not None else {}
             last = torch.tensor([ids[-1:]], device=model.device)
             with keeping_weights(model):
-                found = model(input_ids=last, output_attentions=True, use_cache=True, **given).attentions
+                out = model(input_ids=last, output_attentions=True, use_cache=True, **given)
+            usual = prefill(model, [ids], cached=False).logits
     except AttributeError:  # its output has no place for keys and values
         raise _none(lm, "it keeps a state instead of keys and values") from None
     except (TypeError, ValueError, NotImplementedError) as error:  # how other architectures refuse what they cannot do
         raise _none(lm, (str(error).splitlines() or [type(error).__name__])[0][:120]) from None
-    layers = [layer for layer in found or () if layer is not None]
+    layers = [layer for layer in out.attentions or () if layer is not None]
     if not layers:
         raise _none(lm, "its layers gave none")
+    apart = float((out.logits[:, -1].float().softmax(-1) - usual.float().softmax(-1)).abs().sum()) / 2
+    if apart > MOST_APART.get(str(model.dtype).removeprefix("torch."), HALF_APART):
+        raise _none(lm, f"with an attention that writes its weights down it answers otherwise (its probabilities move by {apart:.2g})")
     result = np.zeros((len(layers), layers[0].shape[1], len(ids)), dtype=np.float32)
     for row, layer in zip(result, layers, strict=True):
         weights = layer[0, :, -1].float().cpu().numpy()
@@ -66,7 +74,7 @@ def summed(weights: NDArray[np.float32], starts: Sequence[int]) -> NDArray[np.fl
     import numpy as np
 
     n = weights.shape[-1]
-    ends = [*starts[1:], n]
+    ends = [*starts, n][1:]
     parts = [weights[..., min(a, n) : min(b, n)].sum(axis=-1, dtype=np.float64) for a, b in zip(starts, ends, strict=True)]
     return np.stack(parts, axis=-1).astype(np.float32) if parts else np.zeros((*weights.shape[:-1], 0), dtype=np.float32)
 
