@@ -22,9 +22,9 @@ from .prepare import Prepared
 from .speed import cost_of_plan
 
 WARM, TIMED = 2, 8
-"""Items that are answered before the clock starts, and on the clock."""
+"""Items that are answered before the clock starts, and on the clock where a whole unit would take too long."""
 SHARE = 0.03
-"""Of the time there is: no more goes into the timed items of one method."""
+"""Of the time there is: a whole unit of items is timed where it takes no more."""
 EMBEDDED = 48
 TRAINED = frozenset({"embedding_head", "contrastive", "classifier", "finetune", "distil"})
 """Methods that learn weights: the trained side of a crossover."""
@@ -119,25 +119,32 @@ def _prompting(
     lm: LanguageModel = prepared.lm(model.key)
     cell = Cell(model.key, data.entry.name, entry.name, budget if has_labels else None, prepared.seed if has_labels else None)
     predictor: Any = prepared.build(cell, lm).fit(prepared.pool(cell), labels=data.task.labels, unlabelled=data.task.unlabelled)
-    n_warm = 0 if model.remote else min(WARM, len(queries))
-    predictor.predict(queries[:n_warm] or queries[:1])
-    timed: list[Example] = []
-    rest = list(queries[n_warm : n_warm + TIMED]) or list(queries[:1])
-    started = time.perf_counter()
-    counts = TokenCounts(0, 0)
-    while rest and (not timed or time.perf_counter() - started < seconds):
-        part, rest = rest[: TIMED // 2], rest[TIMED // 2 :]
-        counts = counts + predictor.plan(part)
-        predictor.predict(part)
-        timed += part
-    took = (time.perf_counter() - started) / len(timed)
     unit = queries[:UNIT_ITEMS]
     whole = predictor.plan(unit)
     speeds.tokens[entry.name] = whole.computed / len(unit)
     if model.remote:
+        took, _ = _timed(predictor, queries[:TIMED])
         return took, (cost_of_plan(lm, whole) or 0.0) / len(unit)
-    speeds.token = max(speeds.token, took * len(timed) / max(1, counts.computed)) if has_labels or not speeds.token else speeds.token
-    return took * min(1.0, (whole.computed / len(unit)) / max(1e-9, counts.computed / len(timed))) + LIGHT, 0.0
+    warm = queries[-WARM:]
+    predictor.predict(warm)
+    took, counts = _timed(predictor, warm)
+    if took * whole.computed * len(warm) / max(1, counts.computed) <= seconds:
+        took, counts = _timed(predictor, unit)
+        timed = len(unit)
+    else:
+        timed = min(TIMED, len(queries))
+        took, counts = _timed(predictor, queries[:timed])
+    if has_labels or not speeds.token:
+        speeds.token = max(speeds.token, took * timed / max(1, counts.computed))
+    return took * min(1.0, speeds.tokens[entry.name] * timed / max(1, counts.computed)) + LIGHT, 0.0
+
+
+def _timed(predictor: Any, queries: Sequence[Example]) -> tuple[float, TokenCounts]:
+    """(seconds for an item, planned tokens of all) of queries answered at once; planning belongs to a run too."""
+    started = time.perf_counter()
+    counts: TokenCounts = predictor.plan(queries)
+    predictor.predict(queries)
+    return (time.perf_counter() - started) / len(queries), counts
 
 
 def _reading(entry: MethodEntry, speeds: Speeds, rows: Sequence[Example]) -> float:
@@ -178,7 +185,7 @@ def rows_in_training(entry: MethodEntry, n: int) -> float:
         return float(n * settings["epochs"])
     if hasattr(module, "FEWEST_STEPS"):
         batch = int(settings.get("batch_size", 16))
-        return n * min(module.MOST_EPOCHS, max(module.FEWEST_EPOCHS, module.FEWEST_STEPS * batch / n))
+        return float(n * min(module.MOST_EPOCHS, max(module.FEWEST_EPOCHS, module.FEWEST_STEPS * batch / n)))
     return 5.0 * n
 
 

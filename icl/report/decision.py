@@ -139,7 +139,9 @@ def _cost(found: Findings) -> str:
     elif after == 0:
         even_s = f"{found.trained} is cheaper than {found.prompt} from the first query"
     else:
-        even_s = f"training {found.trained} has paid for itself against {found.prompt} after {after:,.0f} queries"
+        even_s = (
+            f"training {found.trained} has paid for itself against {found.prompt} after {after:,.0f} quer{'y' if after == 1 else 'ies'}"
+        )
     if even.with_cache is not None and not math.isinf(even.with_cache) and even.with_cache != after:
         even_s += f" ({even.with_cache:,.0f} at the provider's cache prices)"
     return f"{said}; in {'money' if even.unit == 'money' else 'time on this machine'}, {even_s}."
@@ -156,11 +158,14 @@ def _change(found: Findings) -> str:
         if ways:
             other = choice.leader if rival.name == choice.winner else choice.winner
             parts.append(f"{' or '.join(ways)} would tell {rival.name} from {other}, if the difference is what was seen")
+    gains = []
     for gain in found.gains:
         up = gain.value if found.higher_is_better else -gain.value
         low, high = sorted((gain.low, gain.high) if found.higher_is_better else (-gain.low, -gain.high))
         interval = f"[{_points(found, low, unit=False)}, {_points(found, high, unit=False)}]"
-        parts.append(f"{gain.more:,} more labels may bring {gain.method} {_points(found, up)} {interval}")
+        gains.append(f"{gain.method} {_points(found, up)} {interval}")
+    if gains:
+        parts.append(f"{found.gains[0].more:,} more labels may bring {' and '.join(gains)}")
     return f"What could change the answer: {'; '.join(parts)}." if parts else ""
 
 

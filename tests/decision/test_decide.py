@@ -100,18 +100,33 @@ def test_one_paragraph_says_all(decided):
     assert winner in decided._repr_html_()
 
 
-def test_the_winner_saved_answers_the_same_in_another_process(decided, task, tmp_path):
-    """Whichever method wins."""
+def saved(decided, task, folder):
+    """Two methods as winners, saved; what they answer here."""
     queries = [dict(e.fields) for e in task.test]
-    (tmp_path / "queries.json").write_text(json.dumps(queries))
     here = []
     for name in ("embedding_head", "knn-8"):
         winner = dataclasses.replace(decided, found=_won_by(decided.findings, name)).winner
         assert winner.name == name
-        winner.save(tmp_path / name)
+        winner.save(folder / name)
+        here.append([[p.answer, dict(p.probabilities)] for p in winner.predict(queries)])
+    return queries, here
+
+
+def test_the_winner_is_saved_with_figures_and_a_regression_test(decided, task, tmp_path):
+    """Whichever method wins."""
+    queries, here = saved(decided, task, tmp_path)
+    for name, expected in zip(("embedding_head", "knn-8"), here, strict=True):
         assert {p.name for p in (tmp_path / name).iterdir()} >= {"README.md", "predictor.json", "regression.jsonl", "measured.json"}
         assert "## Measured" in (tmp_path / name / "README.md").read_text()
-        here.append([[p.answer, dict(p.probabilities)] for p in winner.predict(queries)])
+        assert {r["method"] for r in json.loads((tmp_path / name / "measured.json").read_text())} == {name}
+        assert [[p.answer, dict(p.probabilities)] for p in icl.load(tmp_path / name).predict(queries)] == expected
+        assert check(tmp_path / name) == []
+
+
+@pytest.mark.slow
+def test_the_winner_answers_the_same_in_another_process(decided, task, tmp_path):
+    queries, here = saved(decided, task, tmp_path)
+    (tmp_path / "queries.json").write_text(json.dumps(queries))
     code = (
         "import icl, json\n"
         "queries = json.load(open('queries.json'))\n"

@@ -1,0 +1,86 @@
+"""A decision with a model behind an address: what it costs is planned, counted and limited, and the rivals are trained here."""
+
+import random
+
+import pytest
+import tiny
+from openai_server import serve
+from rule_server import Rules
+
+import icl
+from icl.decision.contest import Request, methods_of
+from icl.endpoint.wire import Patience
+from icl.errors import IclError
+from icl.model.remote.options import RemoteOptions
+
+PRICES = {"input": 2.0, "output": 10.0, "cached": 0.5}
+SPORTS, BUSINESS = ("goal", "team", "cup", "match"), ("share", "oil", "bank", "price")
+
+
+def rows(n, seed):
+    rng = random.Random(seed)
+    for i in range(n):
+        label = rng.choice(["sports", "business"])
+        words = rng.sample(SPORTS if label == "sports" else BUSINESS, 3)
+        yield {"text": f"{' '.join(words)} {seed} {i}", "label": label}
+
+
+def topic(messages, j):
+    query = messages[-1]["content"]
+    if any(word in query for word in SPORTS):
+        return "Sports."
+    return "It is business" if any(word in query for word in BUSINESS) else f"Once upon a time, {j}"
+
+
+@pytest.fixture
+def lm(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(RemoteOptions, "patience", Patience(attempts=2, first_wait_s=0.01))
+    with serve(Rules(topic).respond) as served:
+        yield icl.load_model(f"{served.url}#rules", prices=PRICES)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return tiny.save_bert(tmp_path_factory.mktemp("encoder") / "encoder", [*SPORTS, *BUSINESS], sentence=True)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return icl.Task.load(list(rows(40, 1)), test=list(rows(30, 2)), name="topics")
+
+
+def decide(task, lm, encoder, out, **more):
+    asked = {"methods": ["majority", "embedding_head", "zero_shot"], "budgets": [16], "seeds": 1, "minutes": 60, "encoder": str(encoder)}
+    return icl.decide(task, lm, out=out, **asked, **more)
+
+
+def test_costs_are_money(task, lm, encoder, tmp_path):
+    made = decide(task, lm, encoder, tmp_path / "run")
+    found = made.findings
+    assert found.in_money
+    assert made.plan.money > 0
+    costs = {name: cost.item_money for name, cost in found.costs.items()}
+    assert costs["majority"] is None
+    spent = made.run.timing["usage"]["cost"]
+    assert costs["zero_shot"] == pytest.approx(spent / 30, rel=0.2)  # besides the items, the server was asked what it can do
+    (figure,) = (p.value for p in found.points if p.method == "zero_shot")
+    assert figure == 1.0
+    assert found.break_even.unit == "money"
+    assert found.break_even.without_reuse == 0  # training here costs no money
+    assert "paid per query" in made.table()
+    again = decide(task, lm, encoder, tmp_path / "run")
+    assert again.text == made.text
+
+
+def test_the_cost_limit_stops_it_and_says_how_to_go_on(task, lm, encoder, tmp_path):
+    with pytest.raises(IclError, match=r"stopped: the cost limit is reached[^\n]*\n.*ask again with out="):
+        decide(task, lm, encoder, tmp_path / "run", max_cost=1e-4)
+
+
+def test_what_is_fine_tuned_starts_from_a_base_of_its_own(task):
+    request = Request("default", None, 0.01, None, ({"finetune": {"kind": "lora"}}, "finetune", {"finetune": {"base": "x"}}), None, 10.0)
+    entries, _ = methods_of(task, request, has_model=True, is_remote=True)
+    assert [entry["finetune"].get("base") for entry in entries] == ["smollm2", "smollm2", "x"]
+    entries, _ = methods_of(task, request, has_model=True, is_remote=False)
+    assert entries[1] == "finetune"
