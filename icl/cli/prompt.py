@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, Problem, suggest
-from ..files import load_yaml
-from .options import Plugins, Templates
 from .output import columns, say_exactly, say_json, tell
-from .rows import Columns, as_fields, read_rows_as_task, shortened
+from .pool import Folders, Prompting, few_shot
+from .rows import Columns, as_fields, shortened
+from .why import Explaining, explain, why_record
 
 if TYPE_CHECKING:
     from ..evaluate.prepare import Prepared
-    from ..values import Example, Kind, Prompt
+    from ..methods import FewShotPredictor
+    from ..values import Example, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +31,17 @@ class FromSuite:
 
 @dataclass(frozen=True, slots=True)
 class FromPool:
-    """How a prompt is put together from a pool."""
+    """The rows that a prompt is put together from."""
 
-    template: Annotated[str, typer.Option(metavar="T", help="With a pool: a template's name or path.")] = "default"
     pool: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Labelled rows, or the folder of an index; no language model is needed.")
     ] = None
-    shots: Annotated[int, typer.Option(metavar="K", min=0, help="With a pool: demonstrations per prompt.")] = 8
-    retriever: Annotated[
-        str,
-        typer.Option(
-            metavar="R", help="With a pool: how they are chosen (icl ls selectors), or stages as in a suite: '[{knn: {n: 64}}, mmr]'."
-        ),
-    ] = "knn"
-    order: Annotated[str, typer.Option(metavar="O", help="With a pool: how they are ordered (icl ls orders).")] = "similar_last"
-    format: Annotated[str, typer.Option(metavar="F", help="With a pool: auto, plain or chat.")] = "auto"
     tokenizer: Annotated[
         str | None, typer.Option(metavar="T", help="With a pool: catalogue name, folder or hub id of a tokenizer, to count tokens.")
     ] = None
-    max_tokens: Annotated[int | None, typer.Option(metavar="N", min=1, help="With a pool and a tokenizer: token budget of the prompt.")] = (
-        None
-    )
-    seed: Annotated[int, typer.Option(metavar="S", help="With a pool: seed of what is drawn.")] = 0
+    model: Annotated[
+        str | None, typer.Option(metavar="M", help="With a pool and --why: catalogue name, folder or hub id of the language model.")
+    ] = None
 
 
 def prompt(
@@ -61,9 +50,10 @@ def prompt(
     ],
     suite: FromSuite,
     pool: FromPool,
+    how: Prompting,
+    explaining: Explaining,
     names: Columns,
-    templates: Templates = None,
-    plugins: Plugins = None,
+    folders: Folders,
     trace: Annotated[
         bool, typer.Option("--trace", help="Also what each stage of the retriever did, and how the order changed it.")
     ] = False,
@@ -71,13 +61,19 @@ def prompt(
 ) -> None:
     """Print exactly what the model reads for one query.
 
-    Either SUITE --item N, or --template T --pool FILE "query". The prompt goes to stdout byte for byte; its demonstrations with their
-    similarity, its token count and what was dropped go to stderr.
+    Either SUITE --item N, or --template T --pool FILE "query"; --template to --seed are for a pool, a suite has its own. The prompt goes
+    to stdout byte for byte; its demonstrations with their similarity, its token count and what was dropped go to stderr.
     """
+    explaining.check()
+    predictor: FewShotPredictor
+    query: Any
     if pool.pool is not None:
-        made = _from_pool(suite_or_query, pool, names, templates, plugins)
+        if explaining.why and pool.model is None:
+            raise InputError(Problem("--why asks a language model, and none is named", "Add --model M.", field="--model"))
+        predictor = few_shot(pool.pool, how, names, folders, model=pool.model, tokenizer=pool.tokenizer)
+        query = as_fields(suite_or_query)
     elif suite.item is not None:
-        made = _from_suite(suite_or_query, suite, templates, plugins)
+        predictor, query = _from_suite(suite_or_query, suite, folders)
     else:
         raise InputError(
             Problem(
@@ -85,50 +81,24 @@ def prompt(
                 'Write: icl prompt SUITE --item N, or: icl prompt --template T --pool FILE "query".',
             )
         )
+    found = explain(predictor, query, explaining, as_json=as_json) if explaining.why else None
+    made = found.prompt if found is not None else predictor.prompt(query)
+    _tell_scored(predictor, made)
     if as_json:
-        say_json(as_record(made))
+        say_json({**as_record(made), **({"why": why_record(found)} if found is not None else {})})
         return
-    say_exactly(made.text)
-    for line in [*details(made), *(traced(made) if trace else ())]:
+    if found is None:
+        say_exactly(made.text)
+    for line in [*(details(made) if found is None else ()), *(traced(made) if trace else ())]:
         tell(line)
 
 
-def _from_pool(query: str, how: FromPool, names: Columns, templates: Sequence[Path] | None, plugins: Sequence[Path] | None) -> Prompt:
-    from .. import FewShot
-    from ..prompt import Template, template_folders
-
-    assert how.pool is not None
-    retriever: Any = load_yaml(how.retriever).value if how.retriever[:1] in "[{" else how.retriever
-    examples: Sequence[Example]
-    labels: Sequence[str] = ()
-    kind: Kind | None = None
-    if how.pool.is_dir():
-        from ..retrieve import DemoIndex
-
-        index = DemoIndex.open(how.pool)
-        examples = index.examples
-        retriever = index if how.retriever == "knn" else how.retriever
-    else:
-        task = read_rows_as_task(how.pool, names, holdout=0)
-        examples, labels, kind = task.train, task.labels, task.kind
-    template = Template.load(how.template, template_folders(templates or ()))
-    readout = "channel" if template.channel else "sum"
-    method = FewShot(
-        None, template=template, readout=readout, retriever=retriever, order=how.order, shots=how.shots, format=how.format,
-        max_tokens=how.max_tokens, templates=templates or None, plugins=tuple(plugins or ()), tokenizer=how.tokenizer, seed=how.seed,
-    )  # fmt: skip
-    predictor = method.fit(examples, labels=labels, kind=kind)
-    made: Prompt = predictor.prompt(as_fields(query))
-    _tell_scored(predictor, made)
-    return made
-
-
-def _from_suite(source: str, which: FromSuite, templates: Sequence[Path] | None, plugins: Sequence[Path] | None) -> Prompt:
-    """What `run` gives the model for that item: the task after the leak guard, the largest label budget, the first seed."""
+def _from_suite(source: str, which: FromSuite, folders: Folders) -> tuple[FewShotPredictor, Example]:
+    """What `run` asks for that item: the task after the leak guard, the largest label budget, the first seed."""
     from ..evaluate import load_suite
     from ..evaluate.prepare import prepare
 
-    prepared = prepare(load_suite(source, templates=templates or (), plugins=plugins or ()))
+    prepared = prepare(load_suite(source, templates=folders.templates or (), plugins=folders.plugins or ()))
     cells = [
         cell
         for cell in prepared.cells
@@ -148,11 +118,9 @@ def _from_suite(source: str, which: FromSuite, templates: Sequence[Path] | None,
             Problem(f"task '{cell.task}' has {len(data.test)} test items, counted from 0; there is no item {which.item}", field="--item")
         )
     method = prepared.build(cell, prepared.lm(cell.model or ""))
-    predictor = method.fit(prepared.pool(cell), labels=data.task.labels, unlabelled=data.task.unlabelled)
+    predictor: Any = method.fit(prepared.pool(cell), labels=data.task.labels, unlabelled=data.task.unlabelled)
     tell(f"{cell}, item {which.item}")
-    made: Prompt = predictor.prompt(data.test[which.item])
-    _tell_scored(predictor, made)
-    return made
+    return predictor, data.test[which.item]
 
 
 def _tell_scored(predictor: Any, prompt: Prompt) -> None:
