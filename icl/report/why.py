@@ -77,7 +77,7 @@ def attention_shares(why: Why) -> list[float]:
 def harmful_table(found: Harmful, n: int = 20) -> str:
     """The demonstrations that harm most, at most `n`; below 0 they harm."""
     rows = [["mean effect", "±", "prompts", "broken", "mended", "label", "text"], *map(_harm, found.rows[:n])]
-    return "\n".join([*beside_text(rows), "", *harmful_notes(found)])
+    return "\n".join([*beside_text(rows, left=0), "", *harmful_notes(found)])
 
 
 def harmful_notes(found: Harmful) -> list[str]:
@@ -99,7 +99,7 @@ def _harm(each: Harm) -> list[str]:
     return [f"{each.effect:+.3f}", error, f"{each.n:,}", *counts, plain(str(each.example.target)), shown(each.example)]
 
 
-def beside_text(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+def beside_text(rows: Sequence[Sequence[str]], left: int) -> list[str]:
     """Rows as aligned lines, the last column, a text, as it is; the first `left` columns stand to the left. Empty columns are left out."""
     ends = [row[-1] for row in rows]
     heads = aligned([row[:-1] for row in rows], left=left)
