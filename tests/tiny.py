@@ -304,3 +304,52 @@ def save(folder: Path, name: str = "llama", chat: str | None = None) -> Path:
     model(name).save_pretrained(folder)
     (seq2seq_tokenizer(name) if name in SEQ2SEQ else tokenizer(chat)).save_pretrained(folder)
     return folder
+
+
+def word_pieces(words: list[str]) -> Any:
+    """A tokenizer as BERT's, lower case, whose vocabulary is these words and all letters."""
+    from string import ascii_lowercase, digits, punctuation
+
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [*ascii_lowercase, *digits, *punctuation]
+    tokens = dict.fromkeys([*special, *letters, *(f"##{letter}" for letter in letters), *(word.lower() for word in words)])
+    backend = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
+        model_max_length=64,
+    )  # fmt: skip
+
+
+def save_bert(folder: Path, words: list[str], *, sentence: bool = False) -> Path:
+    """Write a tiny random BERT that reads 64 tokens; sentence: as a sentence-transformers folder with mean pooling."""
+    import json
+
+    import torch
+    from transformers import BertConfig, BertModel
+
+    reader = word_pieces(words)
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 64}
+    BertModel(BertConfig(vocab_size=len(reader), **size)).save_pretrained(folder)
+    reader.save_pretrained(folder)
+    if sentence:
+        kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+        modules = [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (kind, path) in enumerate(kinds.items())
+        ]
+        (folder / "modules.json").write_text(json.dumps(modules))
+        (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 48, "do_lower_case": False}))
+        (folder / "1_Pooling").mkdir()
+        pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+        (folder / "2_Normalize").mkdir()
+    return folder

@@ -225,7 +225,9 @@ def figure(side: Side, positions: NDArray[np.int64], rng: np.random.Generator) -
         low, high = wilson(float(np.nansum(values)), len(used))
     else:
         low, high = one_run(functions[0], used, rng)
-    if side.bounds is not None:
+    if side.bounds == (0.0, 1.0) and high - low < 1e-12:
+        low, high = wilson(value * len(used), len(used))  # every item the same in every run: resampling shows no spread at all
+    elif side.bounds is not None:
         low, high = max(low, side.bounds[0]), min(high, side.bounds[1])
     return value, min(low, value), max(high, value)
 

@@ -53,7 +53,7 @@ def answer_attention(lm: Any, prompt: Prompt, continuations: Sequence[str]) -> N
         raise _none(lm, "it keeps a state instead of keys and values") from None
     except (TypeError, ValueError, NotImplementedError) as error:  # how other architectures refuse what they cannot do
         raise _none(lm, (str(error).splitlines() or [type(error).__name__])[0][:120]) from None
-    layers = [layer for layer in out.attentions or () if layer is not None]
+    layers = [layer for layer in getattr(out, "attentions", None) or () if layer is not None]
     if not layers:
         raise _none(lm, "its layers gave none")
     apart = float((out.logits[:, -1].float().softmax(-1) - usual.float().softmax(-1)).abs().sum()) / 2

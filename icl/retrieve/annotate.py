@@ -80,6 +80,8 @@ class Votes:
         self._weight = np.ones(n)
         self._scores = np.diff(self._starts).astype(np.float64)
         self.taken: list[int] = []
+        self.votes: list[float] = []
+        """What each taken row had when it was taken."""
 
     def best(self, n: int) -> list[int]:
         """The first n rows by votes; more are taken if need be. Ties by position."""
@@ -96,13 +98,14 @@ class Votes:
         scores = self._scores[rows]
         scores[np.isin(rows, self.taken)] = -np.inf
         if len(rows) and scores.max() > -np.inf:
-            self._take(int(rows[int(np.argmax(np.round(scores, 9)))]))
+            self.take(int(rows[int(np.argmax(np.round(scores, 9)))]))
 
-    def _take(self, row: int) -> None:
-        """It stops voting, and who voted for it counts 1 / rho of before."""
+    def take(self, row: int) -> None:
+        """Take this row: it stops voting, and who voted for it counts 1 / rho of before."""
         import numpy as np
 
         self.taken.append(row)
+        self.votes.append(float(self._scores[row]))
         voters = self._voters[self._starts[row] : self._starts[row + 1]]
         changes = np.append(self._weight[voters] * (1 / self._rho - 1), -self._weight[row])
         changed = np.append(voters, row)

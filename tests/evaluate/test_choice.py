@@ -111,6 +111,12 @@ def test_halves_too_small_to_tell_are_not_settled_if_all_items_can_tell():
     assert found.to_settle.startswith("dear or cheap: ")
 
 
+def test_a_figure_without_any_spread_has_an_interval():
+    found = choose({"a": Side(np.ones((3, 40)))}, UIDS[:40], {}, rng())
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert 0.85 < found.low < 0.95
+
+
 def test_on_dev_items():
     tables = table(rng(5), {"a": 0.7, "b": 0.6}, 300)
     dev = table(rng(6), {"a": 0.5, "b": 0.9}, 100)
