@@ -106,6 +106,15 @@ class Run:
             lines.append(f"Next: {again} --retry-failed      asks again for {n_lost:,} predictions that an endpoint gave no answer for")
         return lines
 
+    def export(self, format: str, to: str | Path | None = None, *, plugins: Sequence[str | Path] = ()) -> list[Path]:
+        """Write a finished run as `csv`, `parquet`, `junit` or `lm-eval`, into `to` or `export` in its folder; returns the files.
+
+        plugins: folders with metrics of your own. Raises InputError for a run that is not finished, MissingExtraError where Parquet lacks pyarrow.
+        """
+        from .report.export import export_run
+
+        return export_run(self.folder, format, to, plugins=[Path(folder) for folder in plugins])
+
     def predictions(
         self, method: str, *, task: str | None = None, model: str | None = None, budget: int | str | None = None, seed: int | None = None
     ) -> list[Prediction]:
