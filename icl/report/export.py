@@ -54,7 +54,7 @@ def _csv(run: StoredRun, document: Document, to: Path, plugins: Sequence[Path]) 
         writer.writeheader()
         writer.writerows(rows)
         files.append(to / f"{name}.csv")
-        write_text(files[-1], text.getvalue())
+        _write(files[-1], text.getvalue())
     return files
 
 
@@ -67,11 +67,23 @@ def _parquet(run: StoredRun, document: Document, to: Path, plugins: Sequence[Pat
     files = []
     for name, rows in (("figures", _figures(document)), ("items", list(_items(run, document, plugins)))):
         # A label budget is a number or "all", so a column of text.
-        plain = [{key: str(value) if key == "budget" and value is not None else value for key, value in row.items()} for row in rows]
+        plain = [
+            {k: str(v) if k == "budget" and v is not None else _utf8(v) if isinstance(v, str) else v for k, v in row.items()}
+            for row in rows
+        ]
         columns = list(dict.fromkeys(key for row in plain for key in row))
         files.append(to / f"{name}.parquet")
         pq.write_table(pa.table({column: [row.get(column) for row in plain] for column in columns}), files[-1])
     return files
+
+
+def _utf8(text: str) -> str:
+    """A lone surrogate, which a server's answer may hold, as its escape (in a JSON string that is the same character again)."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _write(path: Path, text: str) -> None:
+    write_text(path, _utf8(text))
 
 
 def _figures(document: Document) -> list[dict[str, Any]]:
@@ -177,7 +189,7 @@ def _lm_eval(run: StoredRun, document: Document, to: Path, plugins: Sequence[Pat
         samples[name], configs[name] = n, {"task": name, **cell.as_dict()}
         shots[name] = max((len(p.demonstrations) for p in run.predictions(cell)), default=0)
         files.append(to / f"samples_{name}.jsonl")
-        write_text(files[-1], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _samples(run, cell, plugins)))
+        _write(files[-1], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _samples(run, cell, plugins)))
     manifest = document["manifest"]
     models = list(manifest.get("models", {}))
     whole = {
@@ -192,7 +204,7 @@ def _lm_eval(run: StoredRun, document: Document, to: Path, plugins: Sequence[Pat
         "model_name": models[0] if models else manifest["name"],
         "icl_manifest": manifest,
     }
-    write_text(to / "results.json", json.dumps(whole, ensure_ascii=False, indent=1) + "\n")
+    _write(to / "results.json", json.dumps(whole, ensure_ascii=False, indent=1) + "\n")
     return [to / "results.json", *files]
 
 

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -12,7 +14,9 @@ import pytest
 import icl
 from icl.cli import main
 from icl.errors import InputError, UnknownNameError
+from icl.evaluate.store import RunStore
 from icl.report.export import export_run
+from icl.values import Prediction, canonical_json
 
 HOSTILE = '"><script>alert(1)</script>&amp;\x0b\r \u2028,;\n=cmd|x'
 
@@ -81,6 +85,20 @@ def test_lm_eval(run, tmp_path):
     assert sum(s["accuracy"] for s in samples) / 20 == pytest.approx(value(run, "accuracy", "all", 1))
     assert results["n-shot"]["t-majority-8-s0"] == 0
     assert [s["filtered_resps"] for s in samples] == [[p.answer] for p in run.predictions("majority", budget="all", seed=1)]
+
+
+def test_what_is_no_utf8_is_kept_as_its_escape(run, tmp_path):
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    cell = canonical_json([None, "t", "majority", 8, 0])
+    with RunStore.open(folder) as store:
+        store.put(cell, {3: Prediction(store.predictions(cell)[3].uid, None, why="said \ud800 <b>")})
+    for name in ("csv", "parquet", "junit", "lm-eval"):
+        export_run(folder, name, tmp_path / name)
+    row = json.loads((tmp_path / "lm-eval" / "samples_t-majority-8-s0.jsonl").read_text(encoding="utf-8").split("\n")[3])
+    assert row["why"] == "said \ud800 <b>"
+    assert row["accuracy"] is None
+    with (tmp_path / "csv" / "items.csv").open(encoding="utf-8", newline="") as file:
+        assert list(csv.DictReader(file))[3]["why"] == "said \\ud800 <b>"
 
 
 def test_the_command_and_wrong_use(run, tmp_path, capsys):
