@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import InputError, Problem, UnknownNameError, suggest
+from .errors import InputError, MissingExtraError, Problem, UnknownNameError, suggest
 from .values import Example, Spec, digest
 
 if TYPE_CHECKING:
@@ -256,6 +256,15 @@ def find(kind: str, name: str, folders: Sequence[Path] = (), where: str | None =
     return known[name]
 
 
+def lacks(kind: str, name: str, folders: Sequence[Path] = ()) -> tuple[Problem, ...]:
+    """The package that a component needs (`PACKAGE`, of the extra `EXTRA`) and that is not installed. Nothing of it is imported."""
+    module = find(kind, name, folders).load()
+    package = getattr(module, "PACKAGE", None)
+    if package is None or importlib.util.find_spec(package) is not None:
+        return ()
+    return MissingExtraError(package, getattr(module, "EXTRA", package), f"the {kind} '{name}'").problems
+
+
 def settings_of(plugin: Plugin, settings: Mapping[str, Any], where: str | None = None) -> BaseModel:
     """Check the settings of a component. Raises InputError with all problems and the options it has."""
     model: type[BaseModel] = getattr(plugin.load(), "Settings", NoSettings)
@@ -271,6 +280,9 @@ def _problem(
 ) -> Problem | None:
     """What pydantic says, in the user's words. An option that may be a plain value or a mapping has a complaint of each form: None for
     the form that was not meant."""
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if not item["loc"]:  # what no single option is to blame for
+        return Problem(f"{plugin.kind} '{plugin.name}': {message}", f"Got {dict(settings)!r}.", field=where)
     option, *inner = item["loc"]
     owner: type[BaseModel] = model
     forms = _models_in(model.model_fields[option].annotation) if option in model.model_fields else []
@@ -281,7 +293,7 @@ def _problem(
         owner, inner = form or owner, inner[1:]
     path = ".".join(str(part) for part in (where or f"{plugin.kind} {plugin.name}", option, *inner))
     if item["type"] != "extra_forbidden":
-        return Problem(item["msg"], f"Got {item.get('input')!r}.", field=path)
+        return Problem(message, f"Got {item.get('input')!r}.", field=path)
     unknown, what = item["loc"][-1], f"the {plugin.kind} '{plugin.name}'" if owner is model else f"'{option}'"
     return Problem(f"{what} has no option '{unknown}'", suggest(str(unknown), owner.model_fields), field=path)
 

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import InputError, Problem, suggest
 from ..files import NAME, Yaml
 from ..methods import readout_problems, refuse_without_labels
-from ..plugins import find, parse_spec, settings_of
+from ..plugins import find, lacks, parse_spec, settings_of
 from ..values import Kind, Spec
 from ..weights import CATALOGUE
 from .loading import LoadedSuite, MethodEntry, apply_overrides, parse, problem_at, read_source
@@ -152,6 +152,7 @@ class _Checker:
                 self.problems.append(problem_at(self.doc, f"the metric '{spec.name}' stands here twice", "Remove one.", ("metrics", n)))
             elif spec is not None:
                 specs.append(spec)
+                self.problems += [problem_at(self.doc, p.message, p.fix, ("metrics", n)) for p in lacks("metric", spec.name, self.plugins)]
         return tuple(specs)
 
 

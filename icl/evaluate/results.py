@@ -69,7 +69,7 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
             found = None if data.task.kind == "answer" else confidence_record(group.cells[0].as_dict(), group.runs, data.test, bins)
             trust += [found] if found else []
             readouts += readout_records(prepared.seed, data, group.cells[0], group.runs, finished[group.cells[0].key][0].get("readouts"))
-        for metric in data.metrics:
+        for metric in (name for name, each in data.metrics.items() if getattr(each, "ranked", True)):
             leaders += _leaders(prepared, data, metric, groups)
     cells = [{**cell.as_dict(), **finished[cell.key][0]} for cell in prepared.cells if cell.key in finished]
     return {
@@ -210,7 +210,9 @@ def _thresholds(prepared: Prepared, records: Sequence[Mapping[str, Any]]) -> lis
 
 def _task(data: TaskData) -> dict[str, Any]:
     task = data.task
+    signatures = {name: metric.signature(data.test) for name, metric in data.metrics.items() if hasattr(metric, "signature")}
     return {
+        **({"signatures": signatures} if signatures else {}),
         "kind": task.kind,
         "labels": list(task.labels),
         "n_train": len(task.train),

@@ -6,7 +6,7 @@ calibrations/    one file each: label scores to calibrated log-probabilities
 """
 
 from .scores import LENGTHS, PREMISES, READOUTS, ambiguous, group_scores, pick, probabilities, readouts_of, tie_tolerance
-from .text import EXTRACTORS, cut_thoughts, read_answer, read_label
+from .text import EXTRACTORS, cut_thoughts, numbers_in, read_answer, read_label
 
 __all__ = [
     "EXTRACTORS",
@@ -16,6 +16,7 @@ __all__ = [
     "ambiguous",
     "cut_thoughts",
     "group_scores",
+    "numbers_in",
     "pick",
     "probabilities",
     "read_answer",

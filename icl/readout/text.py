@@ -11,7 +11,7 @@ from ..values import canonical_json
 
 _OPEN, _CLOSE = "<think>", "</think>"
 _LEADING = re.compile(r"[\s\W_]+")
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
+_NUMBER = re.compile(r"(?:(?<![^\W_])(?<!\))[-+])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|(?:(?<![^\W_])[-+])?(?<!\d)\.\d+")
 _CODE = re.compile(r"```[^\n`]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
 _LETTER = re.compile(r"(?:^|(?<=[^A-Za-z0-9]))([A-Z])(?=[^A-Za-z0-9'’]|$)")
 _LETTER_FIRST = re.compile(r"[\s\W_]*([A-Za-z])\s*(?:$|[^\sA-Za-z0-9'’]|\n)")
@@ -125,10 +125,19 @@ def _first_line(text: str) -> str | None:
     return next((line.strip() for line in text.splitlines() if line.strip()), None)
 
 
+def numbers_in(text: str) -> list[str]:
+    """All numbers of a text in order, as Python writes them: thousands separators removed, the minus sign U+2212 as a hyphen.
+
+    A hyphen directly behind a letter or digit joins or subtracts (`COVID-19`, `12-9`), so it is no sign.
+    """
+    found = _NUMBER.findall(text.replace("\u2212", "-"))
+    return [number.replace(",", "") for number in found]
+
+
 def _last_number(text: str) -> str | None:
     """Without thousands separators."""
-    found = _NUMBER.findall(text)
-    return found[-1].replace(",", "") if found else None
+    found = numbers_in(text)
+    return found[-1] if found else None
 
 
 def _code_block(text: str) -> str | None:

@@ -14,6 +14,7 @@ from icl.plugins import Context, NoSettings
 from icl.values import Example, Prediction
 
 NONE, CONTEXT = NoSettings(), Context()
+SQUAD = _squad.Settings()
 
 
 def example(n, target, **more):
@@ -97,7 +98,7 @@ def test_best_reference_counts():
     examples = [example(0, "New York City", references=("New York City", "NYC")), example(1, "x", references=("x",))]
     predictions = [Prediction(examples[0].uid, "nyc"), Prediction(examples[1].uid, None, why="empty")]
     for module in (exact_match, token_f1):
-        values = module.build(NONE, CONTEXT)(predictions, examples)
+        values = module.build(SQUAD, CONTEXT)(predictions, examples)
         assert values[0] == 1
         assert math.isnan(values[1])
 

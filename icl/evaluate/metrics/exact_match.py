@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from ...plugins import Context
+from ._answers import PerAnswer, best_of
+from ._squad import Settings, after, exact
 
-from ...plugins import Context, NoSettings
-from ...values import Example, Prediction
-from ._squad import best_over_references, exact
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+__all__ = ["KINDS", "Settings", "build"]
 
 KINDS = frozenset({"answer"})
-Settings = NoSettings
 
 
-class ExactMatch:
-    bounds = (0.0, 1.0)
-
-    def __call__(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> NDArray[np.float64]:
-        """(n,) float64 in [0, 1], nan where there is no answer."""
-        return best_over_references(exact, predictions, examples)
-
-
-def build(settings: NoSettings, context: Context) -> ExactMatch:
-    return ExactMatch()
+def build(settings: Settings, context: Context) -> PerAnswer:
+    """1 where the answer equals one of the item's references, else 0."""
+    return PerAnswer(best_of(after(settings, exact)))

@@ -1,0 +1,15 @@
+"""ROUGE-2, the pairs of words shared with the best reference, by rouge-score. Needs the extra `answers`."""
+
+from __future__ import annotations
+
+from ...plugins import Context
+from ._answers import PerAnswer
+from ._rouge import EXTRA, PACKAGE, Settings, rouge
+
+__all__ = ["EXTRA", "KINDS", "PACKAGE", "Settings", "build"]
+
+KINDS = frozenset({"answer"})
+
+
+def build(settings: Settings, context: Context) -> PerAnswer:
+    return rouge("rouge2", settings)
