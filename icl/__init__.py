@@ -21,6 +21,7 @@ _WHERE = {
     "compare": "icl.audit",
     "decide": "icl.decision",
     "leave_out": "icl.audit",
+    "label_errors": "icl.evaluate.label_errors",
     "load": "icl.ship",
     "Example": "icl.values",
     "Hit": "icl.values",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import compare, decide, doctor, export, harmful, index, init, ls, predict, prompt, pull, report, run, train, validate
+from . import compare, decide, doctor, export, harmful, index, init, label_errors, ls, predict, prompt, pull, report, run, train, validate
 from .guard import FINE, INTERRUPTED, guarded
 from .output import say
 
@@ -56,6 +56,7 @@ COMMANDS: tuple[Callable[..., int | None], ...] = (
 for command in COMMANDS:
     app.command(command.__name__)(guarded(command))
 index.app.command("harmful")(guarded(harmful.harmful))
+index.app.command("errors")(guarded(label_errors.errors))
 app.add_typer(index.app, name="index")
 app.add_typer(train.app, name="train")
 

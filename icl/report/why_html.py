@@ -48,8 +48,8 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 def why_page(why: Why) -> str:
     """The whole page."""
-    title = f"Why “{_text(why.answer)}”"
-    return _page(
+    title = f"Why “{escaped(why.answer)}”"
+    return page_of(
         title,
         [
             _summary(why),
@@ -74,13 +74,13 @@ def harmful_page(found: Harmful, n: int = 100) -> str:
             each.n_mended or "",
         ]
         cells = "".join(f'<td class="n">{figure}</td>' for figure in figures)
-        label, text = _text(str(each.example.target)), _fields(each.example.fields)
+        label, text = escaped(str(each.example.target)), fields_html(each.example.fields)
         rows.append(f'<tr {_tint(each.effect, most, "")}>{cells}<td><bdi>{label}</bdi></td><td class="row">{text}</td></tr>')
     table = f"<table><thead><tr>{heads}<th>label</th><th>text</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return _page("Most harmful demonstrations", [f"<p>{_text(' '.join(harmful_notes(found)))}</p>", table])
+    return page_of("Most harmful demonstrations", [f"<p>{escaped(' '.join(harmful_notes(found)))}</p>", table])
 
 
-def _page(title: str, parts: Sequence[str]) -> str:
+def page_of(title: str, parts: Sequence[str]) -> str:
     """title: escaped."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -91,7 +91,7 @@ def _page(title: str, parts: Sequence[str]) -> str:
 
 
 def _summary(why: Why) -> str:
-    other = "" if why.answer == why.prediction.answer else f" It is not what is answered: that is “{_text(str(why.prediction.answer))}”."
+    other = "" if why.answer == why.prediction.answer else f" It is not what is answered: that is “{escaped(str(why.prediction.answer))}”."
     return (
         f"<p>Log-probability {why.log_probability:.3f} nat.{other} Each part below was left out of the prompt in turn, all others in place, "
         f"and the answer scored again ({why.n_prompts:,} prompts). The effect is its log-probability with the part less that without it: "
@@ -107,12 +107,12 @@ def _demonstrations(why: Why) -> Iterable[str]:
     rows = []
     for i, each in enumerate(why.demonstrations):
         example, effect = each.demonstration.example, each.left_out
-        without = _text(str(effect.answer)) if effect.changed else ""
+        without = escaped(str(effect.answer)) if effect.changed else ""
         share = f'<td class="n">{looked[i]:.1%}</td>' if looked else ""
         rows.append(
             f'<tr {_tint(effect.effect, most, "changed" if effect.changed else "")}><td class="n">{each.demonstration.shot}</td>'
-            f'<td><bdi>{_text(str(example.target))}</bdi></td><td class="n">{each.similarity:.3f}</td><td class="n">{effect.effect:+.3f}</td>'
-            f'<td>{without}</td>{share}<td class="row">{_fields(example.fields)}</td></tr>'
+            f'<td><bdi>{escaped(str(example.target))}</bdi></td><td class="n">{each.similarity:.3f}</td><td class="n">{effect.effect:+.3f}</td>'
+            f'<td>{without}</td>{share}<td class="row">{fields_html(example.fields)}</td></tr>'
         )
     attention = '<th class="n">attention</th>' if looked else ""
     yield "<h2>Demonstrations, in prompt order</h2>"
@@ -132,11 +132,11 @@ def _query(why: Why) -> Iterable[str]:
             texts = [(None, "", str(value))]
         else:
             texts = [(i, f"{turn['role']}: ", turn["text"]) for i, turn in enumerate(value)]
-        caption = f"<b>{_text(name)}</b> " if len(why.query.fields) > 1 else ""
-        marked = "\n".join(_text(role) + _marked(why, name, turn, text, most) for turn, role, text in texts)
+        caption = f"<b>{escaped(name)}</b> " if len(why.query.fields) > 1 else ""
+        marked = "\n".join(escaped(role) + _marked(why, name, turn, text, most) for turn, role, text in texts)
         yield f'<div class="query"><bdi>{caption}{marked}</bdi></div>'
     strongest = sorted(why.words, key=lambda each: -abs(each.left_out.effect))[:STRONGEST]
-    listed = ", ".join(f"<bdi>{_text(each.text)}</bdi> {each.left_out.effect:+.3f}" for each in strongest)
+    listed = ", ".join(f"<bdi>{escaped(each.text)}</bdi> {each.left_out.effect:+.3f}" for each in strongest)
     yield f"<p>Strongest: {listed}</p>"
 
 
@@ -148,9 +148,9 @@ def _marked(why: Why, name: str, turn: int | None, text: str, most: float) -> st
         effect = each.left_out
         tip = f"{effect.effect:+.3f}" + (f", without it: {effect.answer}" if effect.changed else "")
         tint = _tint(effect.effect, most, "word changed" if effect.changed else "word")
-        parts += [_text(text[at : each.place.start]), f'<span {tint} title="{_text(tip)}">{_text(each.text)}</span>']
+        parts += [escaped(text[at : each.place.start]), f'<span {tint} title="{escaped(tip)}">{escaped(each.text)}</span>']
         at = each.place.end
-    return "".join([*parts, _text(text[at:])])
+    return "".join([*parts, escaped(text[at:])])
 
 
 def _attention(why: Why) -> Iterable[str]:
@@ -180,9 +180,9 @@ def _grid(caption: str, values: NDArray[np.float32]) -> str:
     )
     mean = f"{float(values.mean()):.1%} on average, {float(values.max()):.1%} at most" if values.size else "none"
     return (
-        f'<figure class="grid"><svg role="img" aria-label="{_text(caption)}, {mean}" viewBox="0 0 {n_heads} {n_layers}" '
+        f'<figure class="grid"><svg role="img" aria-label="{escaped(caption)}, {mean}" viewBox="0 0 {n_heads} {n_layers}" '
         f'width="{width * n_heads:.0f}" height="{CELL * n_layers}" preserveAspectRatio="none">{cells}</svg>'
-        f"<figcaption><bdi>{_text(caption)}</bdi><br>{mean}</figcaption></figure>"
+        f"<figcaption><bdi>{escaped(caption)}</bdi><br>{mean}</figcaption></figure>"
     )
 
 
@@ -195,13 +195,15 @@ def _tint(effect: float, most: float, more: str) -> str:
     return f'class="{(more + (" for" if effect >= 0 else " against")).strip()}" style="--a:{0.65 * abs(effect) / most:.3f}"'
 
 
-def _fields(fields: Mapping[str, Any]) -> str:
+def fields_html(fields: Mapping[str, Any]) -> str:
     """All of a row, with field names where there are several."""
     named = len(fields) > 1
-    return "\n".join(f"<bdi>{f'<b>{_text(name)}</b> ' if named else ''}{_text(field_text(value))}</bdi>" for name, value in fields.items())
+    return "\n".join(
+        f"<bdi>{f'<b>{escaped(name)}</b> ' if named else ''}{escaped(field_text(value))}</bdi>" for name, value in fields.items()
+    )
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
     """Escaped, and without what no page may hold: control characters and halves of surrogate pairs."""
     return escape(
         "".join(c if c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f" and not "\ud800" <= c <= "\udfff") else "\ufffd" for c in text)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from icl.evaluate.harmful import Harm, Harmful
+from icl.evaluate.label_errors import Doubt, LabelErrors
 from icl.methods._attention import Attention
 from icl.methods._query_words import places_in, text_of
 from icl.methods._why import DemonstrationEffect, Effect, Why, WordEffect
+from icl.report.label_errors import label_errors_page, label_errors_table
 from icl.report.why import harmful_table, why_table
 from icl.report.why_html import harmful_page, why_page
 from icl.values import Demonstration, Example, Prediction, Prompt
@@ -40,6 +42,11 @@ def why_of(text, label, *, attention=False):
 def harm_of(text, label):
     rows = tuple(Harm(Example(f"u{i}", {"text": text}, label), -0.5 + i, 2 - i, (0.1, None)[i], i, 0) for i in range(2))
     return Harmful(rows, 3, 12, (text,), 10)
+
+
+def errors_of(text, label):
+    rows = tuple(Doubt(Example(f"u{i}", {"text": text}, label), 0.25 + i / 2, "other", 0.5 - i / 4, not i) for i in range(2))
+    return LabelErrors(rows, 4, 1, 1, 1.25, {(label, "other"): 1})
 
 
 class Page(HTMLParser):
@@ -77,7 +84,11 @@ ALLOWED = {
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_nothing_of_a_row_becomes_markup(text):
-    pages = [why_page(why_of(text, text or "x", attention=True)), harmful_page(harm_of(text, text))]
+    pages = [
+        why_page(why_of(text, text or "x", attention=True)),
+        harmful_page(harm_of(text, text)),
+        label_errors_page(errors_of(text, text)),
+    ]
     for source in pages:
         page = Page(source)
         assert page.tags <= ALLOWED
@@ -90,7 +101,7 @@ def test_nothing_of_a_row_becomes_markup(text):
         assert not any(ord(c) < 32 and c not in "\n\t" for c in source)
         shown = "".join(c if c.isprintable() or c in "\n\t\u202e\u2066" else "\ufffd" for c in text)
         assert shown in "".join(page.texts)
-    for lines in (why_table(why_of(text, text or "x")), harmful_table(harm_of(text, text))):
+    for lines in (why_table(why_of(text, text or "x")), harmful_table(harm_of(text, text)), label_errors_table(errors_of(text, text))):
         assert all(c == "\n" or c.isprintable() for c in lines)
 
 
@@ -145,3 +156,23 @@ def test_the_table_in_the_console():
     assert table[1].endswith("…")
     assert "3 rows of the pool asked in 12 prompts; 2 of its 10 rows" in table[3]
     assert "1 further rows could not be asked" in table[4]
+
+
+def test_label_errors_in_the_console_and_on_the_page():
+    found = errors_of("some text", "right")
+    lines = label_errors_table(found).splitlines()
+    assert lines[0].split() == ["own", "other", "label", "other", "label", "text"]
+    assert lines[1].split() == ["0.250", "0.500", "*", "right", "other", "some", "text"]
+    assert lines[2].split() == ["0.750", "0.250", "right", "other", "some", "text"]
+    notes = " ".join(lines[4:])
+    for said in (
+        "2 labels judged",
+        "not judged: 1 rows without a label, 1 rows that are the only ones of their label",
+        "1 are marked *: likely wrong; about 1 (62.5%) are estimated to be",
+        "most often: right → other 1",
+    ):
+        assert said in notes
+    page = Page(label_errors_page(found, 1))
+    assert [value for name, value in page.attributes if name == "class"].count("against") == 1
+    assert label_errors_page(found, 1).count("<tr") == 2
+    assert "1 are coloured" in "".join(page.texts)
