@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, Problem, UnknownNameError
+from .evaluate.results import DECISION
 from .files import read_text, safe_name, write_text
 from .methods._folder import PREDICTOR, README, REGRESSION, example_of, load_predictor, read_state
 from .protocols import LanguageModel, Predictor
 from .values import Prediction
 
-DECISION = "decision.json"
-"""In the folder of a run that `icl.decide` made: what was decided."""
 MEASURED = "measured.json"
 """The figures of the run that the predictor comes from."""
 TOLERANCE = 1e-3

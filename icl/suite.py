@@ -20,13 +20,14 @@ from .evaluate.loading import LoadedSuite
 from .evaluate.loop import Schedule, Stopped, plan_cells, run_cells
 from .evaluate.manifest import differences
 from .evaluate.prepare import Prepared, prepare
-from .evaluate.results import MANIFEST, REPORT, RESULTS, TIMING, assemble, timing, write_json
+from .evaluate.results import MANIFEST, PAGE, REPORT, RESULTS, TIMING, assemble, timing, write_json
 from .evaluate.speed import cost_of_plan, requests_per_s, tokens_per_s
 from .evaluate.store import RunStore, refuse_if_busy
 from .files import read_text, write_text
 from .methods import model_of
+from .progress import note
 from .protocols import LanguageModel
-from .report import plan_table, table
+from .report import Answer, Shown, plan_table, run_html, table
 from .values import Prediction, canonical_json
 
 FINE, FAILED, MISSED, PARTLY, INTERRUPTED = 0, 1, 3, 4, 130
@@ -88,6 +89,25 @@ class Run:
     def table(self) -> str:
         """The figures as plain text, and the next command to try."""
         return "\n\n".join(part for part in (table(self.document, self.timing, self.data), "\n".join(self.next())) if part)
+
+    def to_html(self, path: str | Path, *others: Run, answer: Answer | None = None) -> Path:
+        """Write the run as one HTML page that needs nothing else: figures, curves, costs, every item with its prompt.
+
+        others: runs to show beside it. answer: what stands on top; by default the decision that the run was made for, or which method
+        leads. Returns the path. Raises InputError if the run's store is missing, IclError if it is damaged.
+        """
+        from .report.page import report_page
+
+        write_text(Path(path), report_page([run.source for run in (self, *others)], answer))
+        return Path(path)
+
+    @property
+    def source(self) -> Shown:
+        """What a page shows of it."""
+        return Shown(self.folder, self.document, self.timing, self.data)
+
+    def _repr_html_(self) -> str:
+        return run_html(self.source)
 
     def next(self) -> list[str]:
         """Commands to try after this run."""
@@ -236,7 +256,17 @@ def run(
         if document["complete"]:
             write_json(folder / RESULTS, document)
         write_json(folder / TIMING, clock)
-    return Run(folder, json.loads(json.dumps(document)), clock, data, interrupted, command, stopped)
+    done = Run(folder, json.loads(json.dumps(document)), clock, data, interrupted, command, stopped)
+    write_page(done)
+    return done
+
+
+def write_page(done: Run) -> None:
+    """The report beside the results. A run is done without it, so whatever goes wrong here is said and no more."""
+    try:
+        done.to_html(done.folder / PAGE)
+    except Exception as error:
+        note(f"{done.folder / PAGE}: not written: {type(error).__name__}: {error}")
 
 
 def _check_cost(loaded: LoadedSuite, max_cost: float | None) -> None:

@@ -1,4 +1,4 @@
-"""`icl report`: a finished run again, from its folder."""
+"""`icl report`: finished runs again, from their folders."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..errors import InputError, Problem
+from ..evaluate.results import PAGE
 from ..files import write_text
 from .guard import FINE
 from .options import Plugins, Quiet
@@ -14,7 +16,11 @@ from .output import be_quiet, say, tell
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="The folder of a finished run; of several, to see them on one page.")],
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the page goes. [default: report.html, in the run's folder, or here for several runs]"),
+    ] = None,
     figures: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Also write figures here, as SVG: reliability diagrams, and accuracy against coverage."),
@@ -27,21 +33,27 @@ def report(
     plugins: Plugins = None,
     quiet: Quiet = False,
 ) -> int:
-    """Show a run's tables again, draw its figures, and write it in the formats of others."""
+    """Show runs again: their tables, and one HTML page with curves, costs and every item; draw figures; write the formats of others."""
     from ..report import figures as drawn
     from ..suite import open_run
 
     be_quiet(quiet)
-    found = open_run(run)
-    say(found.table())
+    if len(runs) > 1 and (figures is not None or export):
+        fix = "Give the runs one by one."
+        raise InputError(Problem("figures and exports are of one run", fix, field="--figures" if figures is not None else "--export"))
+    found = [open_run(run) for run in runs]
+    for each in found:
+        say("\n".join([*([f"{each.folder}", ""] if len(found) > 1 else []), each.table()]))
+    page = html or (found[0].folder / PAGE if len(found) == 1 else Path(PAGE))
+    tell(f"Page: {found[0].to_html(page, *found[1:])}")
     if figures is not None:
-        made = drawn(found.document)
+        made = drawn(found[0].document)
         for name, svg in made.items():
             write_text(figures / name, svg)
         tell(f"{len(made)} figures in {figures}" if made else "no figures: the answers of this run have no probabilities")
     for name in export or ():
         from ..report.export import export_run
 
-        for file in export_run(found.folder, name, to, plugins=plugins or ()):
+        for file in export_run(found[0].folder, name, to, plugins=plugins or ()):
             tell(f"Export: {file}")
     return FINE

@@ -70,8 +70,8 @@ def run(
 ) -> int:
     """Run a suite: methods side by side on the same test items.
 
-    The table goes to stdout. The folder of the run gets results.json, timing.json, the store of every item's result, and the fitted
-    predictors. Interrupted, stopped by --max-cost, or run again with --out, it goes on where it stopped.
+    The table goes to stdout. The folder of the run gets results.json, timing.json, a page for people (report.html), the store of every
+    item's result, and the fitted predictors. Interrupted, stopped by --max-cost, or run again with --out, it goes on where it stopped.
     """
     from .. import suite as suites
 

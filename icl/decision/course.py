@@ -26,7 +26,7 @@ from ..progress import note
 from ..protocols import LanguageModel
 from ..report.decision import plan_lines
 from ..ship import load
-from ..suite import Run, new_folder, run
+from ..suite import Run, new_folder, run, write_page
 from ..values import Example, Prediction
 from .contest import Contest, Request, checked, metric_of, name_of
 from .outcome import Decision, paths_of
@@ -224,6 +224,7 @@ def _answered(contest: Contest, state: State, done: Run, metric: str) -> Decisio
     )
     decision = Decision(state.plan, contest, done, found, _notes(state, done))
     state.write(**decision.as_dict())
+    write_page(done)  # again, with the answer on top
     return decision
 
 

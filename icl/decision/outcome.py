@@ -16,7 +16,8 @@ from ..evaluate.planning import Plan
 from ..evaluate.results import RESULTS
 from ..files import read_text
 from ..methods import write_regression
-from ..report.decision import as_html, decision_table, paragraph, plan_lines, predictor_html
+from ..report.decision import as_html, decision_table, page_answer, paragraph, plan_lines
+from ..report.notebook import predictor_html
 from ..ship import figures_of, furnish, load
 from ..suite import Run
 from ..values import Example, Prediction
@@ -133,7 +134,15 @@ class Decision:
 
     def as_dict(self) -> dict[str, Any]:
         """The winner, the paragraph and all figures as JSON values; infinity is the string "beyond"."""
-        return {"winner": self.findings.choice.winner, "answer": self.text, "table": self.table(), "findings": as_json(self.findings)}
+        page = page_answer(self.findings, self.notes)._asdict()
+        figures = as_json(self.findings)
+        return {"winner": self.findings.choice.winner, "answer": self.text, "table": self.table(), "findings": figures, "page": page}
+
+    def to_html(self, path: Path | str) -> Path:
+        """Write the answer, and the run behind it, as one HTML page that needs nothing else. Returns the path."""
+        assert self.run is not None or self.folder
+        assert self.run is not None
+        return self.run.to_html(path, answer=page_answer(self.findings, self.notes))
 
     def save(self, folder: Path | str) -> None:
         """Copy the whole run: results, every prediction, the predictors, this decision. Raises InputError if the folder is not empty."""

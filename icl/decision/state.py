@@ -12,9 +12,8 @@ from ..errors import InputError, Problem
 from ..evaluate.answer import as_json
 from ..evaluate.manifest import differences
 from ..evaluate.planning import Estimate, Plan
-from ..evaluate.results import MANIFEST, write_json
+from ..evaluate.results import DECISION, MANIFEST, write_json
 from ..files import read_text
-from ..ship import DECISION
 from .contest import Contest, metric_of
 
 SCHEMA = 1

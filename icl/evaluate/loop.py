@@ -21,6 +21,7 @@ from ..values import Example, Prediction, TokenCounts
 from .cells import Cell, predictor_path
 from .prepare import Prepared
 from .readouts import readouts_of
+from .seen import prompts_of, shown_rows
 from .store import RunStore
 from .work import Work, cost_of, measured
 
@@ -113,6 +114,8 @@ class _Running:
                 else:
                     answers = self._predict(predictor, cell, {at: items[at] for at in part if at not in known})
                 seconds = time.perf_counter() - started
+                if predictor is not None:
+                    self._keep_seen(predictor, cell, pool, (number, part), {**known, **answers})
                 if known:  # of a unit that was cut short, where each item stands for itself
                     store.put(cell.key, answers)
                     answers = {}
@@ -139,6 +142,20 @@ class _Running:
         training = getattr(predictor, "training", None)
         store.finish_cell(cell.key, facts, timed if training is None else {**timed, "training": training})
         self.work.forget(predictor)
+
+    def _keep_seen(
+        self, predictor: Any, cell: Cell, pool: Sequence[Example], unit: tuple[int, range], answers: Mapping[int, Prediction]
+    ) -> None:
+        """For the report, so no fault here fails a run. Before the unit itself, so that a unit that is there has all it needs."""
+        number, part = unit
+        items, predictions = self.prepared.tasks[cell.task].test, [answers[at] for at in part]
+        try:
+            rows = shown_rows((pool, getattr(predictor, "pool", ())), predictions)
+            prompts = prompts_of(predictor, [items[at] for at in part], predictions)
+        except Exception as error:
+            note(f"{cell}: the report will lack the prompts of {len(part)} items: {_reason(error)}")
+            return
+        self.store.add_seen(cell.key, number, cell.task, rows, dict(zip(part, prompts, strict=True)))
 
     def retry(self, cell: Cell, positions: Sequence[int], advance: Any, *, is_finished: bool) -> None:
         """Ask again for items that an endpoint failed on; what fails once more keeps its newer reason."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 RESULTS, TIMING, MANIFEST, REPORT = "results.json", "timing.json", "manifest.json", "data.json"
+DECISION, PAGE = "decision.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
 
     records: per metric one record for each seed, and one with seed null: over all seeds the mean, with an interval over items and seeds
     and counts that are sums. A method that needs no labels runs once and has the latter alone.
-    groups: per method and label budget, over its seeds: the tokens planned from a cold start, computed and naive, and what each stage
-    of its retriever did.
+    groups: per method and label budget, over its seeds: the tokens planned from a cold start, computed and naive, why items have no answer
+    (reason -> how many), and what each stage of its retriever did.
     confidence: per method and label budget, over its seeds, where answers have probabilities: a reliability diagram's bins and the curve
     of accuracy against coverage, as `confidence.confidence_record` says.
     readouts: per method and label budget, over its seeds, what each read-out of its stored scores would give, as

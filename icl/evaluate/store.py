@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from ..errors import IclError, InputError, Problem
 from ..methods import example_of, row_of
 from ..values import Example, LabelScores, Prediction, Step
+from .seen import packed, unpacked
 
 STORE = "store.sqlite"
 LOCK = "store.lock"
@@ -37,6 +38,8 @@ CREATE TABLE IF NOT EXISTS items (
 CREATE TABLE IF NOT EXISTS units (cell TEXT NOT NULL, unit INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (cell, unit)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS work (cell TEXT NOT NULL, counts TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS tests (task TEXT NOT NULL, position INTEGER NOT NULL, example TEXT NOT NULL, PRIMARY KEY (task, position)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shown (task TEXT NOT NULL, uid TEXT NOT NULL, example TEXT NOT NULL, PRIMARY KEY (task, uid)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS prompts (cell TEXT NOT NULL, unit INTEGER NOT NULL, texts BLOB NOT NULL, PRIMARY KEY (cell, unit)) WITHOUT ROWID;
 """
 
 
@@ -104,11 +107,34 @@ class RunStore:
 
     def tests(self, task: str) -> list[Example]:
         """The items that a task is judged on, in order; none in a store of a version that did not keep them."""
+        rows = self._kept("SELECT example FROM tests WHERE task = ? ORDER BY position", task)
+        return [example_of(json.loads(row[0])) for row in rows]
+
+    def add_seen(self, cell: str, unit: int, task: str, rows: Mapping[str, Example], prompts: Mapping[int, str | None]) -> None:
+        """Keep what a reader wants to see of a unit: the rows shown as demonstrations, and the prompts by position."""
+        shown = [(task, _storable(uid), json.dumps(row_of(example))) for uid, example in rows.items()]
+        texts = packed(prompts)
+        with self._writing():
+            self._db.executemany("INSERT OR IGNORE INTO shown VALUES (?, ?, ?)", shown)
+            if texts is not None:
+                self._db.execute("INSERT OR REPLACE INTO prompts VALUES (?, ?, ?)", (cell, unit, texts))
+
+    def shown(self, task: str) -> dict[str, Example]:
+        """The rows that were shown as demonstrations, by uid; none in a store of a version that did not keep them."""
+        found = [example_of(json.loads(text)) for (text,) in self._kept("SELECT example FROM shown WHERE task = ?", task)]
+        return {example.uid: example for example in found}
+
+    def prompts(self, cell: str) -> dict[int, str]:
+        """The prompts of a cell's items by position, as far as they are kept."""
+        rows = self._kept("SELECT texts FROM prompts WHERE cell = ? ORDER BY unit", cell)
+        return {at: text for row in rows for at, text in unpacked(row[0]).items()}
+
+    def _kept(self, query: str, key: str) -> list[Any]:
+        """Rows of a table that stores of older versions do not have."""
         try:
-            rows = self._db.execute("SELECT example FROM tests WHERE task = ? ORDER BY position", (task,)).fetchall()
+            return self._db.execute(query, (key,)).fetchall()
         except sqlite3.OperationalError:  # there is no such table
             return []
-        return [example_of(json.loads(row[0])) for row in rows]
 
     def units(self, cell: str) -> dict[int, float]:
         """The units of a cell that are there -> seconds they took."""

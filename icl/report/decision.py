@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ..evaluate.answer import Cost, Findings
 from ..evaluate.choice import Rival
 from ..evaluate.planning import Plan
 from .console import aligned
+from .notebook import decision_html
+from .page_results import Answer
+
+_NOTE = "value [95 % interval]; * highest at the largest label budget, < to use: the cheapest per query of those that may be as good"
 
 
 def paragraph(found: Findings, notes: Sequence[str] = ()) -> str:
     """The answer in one paragraph of plain words. notes: sentences about the run itself, such as why it ended early."""
+    return " ".join(_said(found, notes))
+
+
+def page_answer(found: Findings, notes: Sequence[str] = ()) -> Answer:
+    """The answer for the top of a page: the same words in short paragraphs, with key figures."""
+    choice, crossing, even = found.choice, found.crossover, found.break_even
+    cost = found.costs[choice.winner]
+    figures = []
+    if choice.value is not None:
+        figures.append(
+            (f"{found.metric} of {choice.winner}", f"{_value(found, choice.value)}{_interval(found, choice.low, choice.high, words=False)}")
+        )
+    if crossing is not None:
+        ends = " – ".join(_labels(end, crossing.first, crossing.last) for end in crossing.interval)
+        where = "not up to" if crossing.estimate is None else ""
+        at = crossing.last if crossing.estimate is None else crossing.estimate
+        figures.append(("training wins over prompts", f"{where or 'from'} {at:,.0f} labels [{ends}]"))
+    figures.append(("a query takes", _seconds(cost.item_s) + (f", {cost.item_money:.6f} to pay" if cost.item_money else "")))
+    if even is not None and not math.isinf(even.with_reuse):
+        figures.append(("training has paid for itself after", f"{even.with_reuse:,.0f} queries"))
+    if found.budget and cost.fit_s >= 0.05:
+        figures.append(("learning from the labels takes", _seconds(cost.fit_s)))
+    title = f"Use {choice.winner}" if choice.settled or choice.halves is None else "Not settled"
+    return Answer(title, _said(found, notes), figures)
+
+
+def _said(found: Findings, notes: Sequence[str]) -> list[str]:
+    """The sentences of the answer, grouped by what they are about."""
     parts = [
         _winner(found),
         _against(found),
@@ -24,7 +55,7 @@ def paragraph(found: Findings, notes: Sequence[str] = ()) -> str:
         _unscored(found),
         *notes,
     ]
-    return " ".join(part for part in parts if part)
+    return [part for part in parts if part]
 
 
 def _winner(found: Findings) -> str:
@@ -181,12 +212,18 @@ def _unscored(found: Findings) -> str:
     n = found.choice.n_unscored
     if not n:
         return ""
-    return f"{n:,} prediction{'s' if n > 1 else ''} could not be scored; for the choice alone they counted as wrong, in the figures they are left out."
+    which, they = ("predictions", "they were") if n > 1 else ("prediction", "it was")
+    return f"{n:,} {which} could not be scored; for the choice alone {they} taken as wrong, from the figures {they} left out."
 
 
 def decision_table(found: Findings) -> str:
     """A row per method: its figure at every label budget, the difference to the leader at the largest, and what it costs."""
-    budgets = sorted({p.budget for p in found.points if p.budget is not None}) or [None]
+    return "\n".join([*aligned(_rows(found)), _NOTE])
+
+
+def _rows(found: Findings) -> list[list[str]]:
+    """The table, its head first."""
+    budgets: list[int | None] = [*sorted({p.budget for p in found.points if p.budget is not None})] or [None]
     unit = " in %" if found.is_share else ""
     heads = [f"{found.metric}{unit}", *(f"{b:,} labels" if b is not None else "no labels" for b in budgets)]
     heads += ["against the leader", "s per query", "s to learn"] + (["paid per query"] if found.in_money else [])
@@ -212,8 +249,7 @@ def decision_table(found: Findings) -> str:
         if found.in_money:
             row.append("" if cost is None or cost.item_money is None else f"{cost.item_money:.6f}")
         rows.append(row)
-    notes = "value [95 % interval]; * highest at the largest label budget, < to use: the cheapest per query of those that may be as good"
-    return "\n".join([*aligned(rows), notes])
+    return rows
 
 
 def _signed(found: Findings, against: object) -> str:
@@ -235,14 +271,8 @@ def plan_lines(plan: Plan, minutes: float) -> list[str]:
 
 
 def as_html(found: Findings, text: str) -> str:
-    """For a notebook: the paragraph and the table. Everything is escaped."""
-    return f"<div><p>{html.escape(text)}</p><pre>{html.escape(decision_table(found))}</pre></div>"
-
-
-def predictor_html(name: str, figures: Mapping[str, str]) -> str:
-    """For a notebook: a predictor with what is known of it."""
-    rows = "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in figures.items())
-    return f"<table><caption>{html.escape(name)}</caption>{rows}</table>"
+    """For a notebook: the answer and the table. Everything is escaped."""
+    return decision_html(page_answer(found)._replace(paragraphs=[text]), _rows(found), _NOTE)
 
 
 def _unit_cost(found: Findings, cost: Cost) -> float:

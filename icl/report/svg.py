@@ -68,8 +68,8 @@ def colour(n: int) -> str:
     return f"var(--icl-series-{n % len(SERIES)}, {SERIES[n % len(SERIES)]})"
 
 
-def axes(plot: Plot, x_label: str, y_label: str, *, percent: bool = True, x_ticks: bool = True) -> str:
-    """Frame, grid, ticks and the names of both axes."""
+def axes(plot: Plot, x_label: str, y_label: str, *, percent: bool = True, x_ticks: bool = True, x_room: bool = False) -> str:
+    """Frame, grid, ticks and the names of both axes. x_room: the name of x leaves room for ticks that are drawn otherwise."""
     parts = []
     for value in ticks(plot.y):
         x, y = plot.at(plot.x[0], value)
@@ -81,7 +81,7 @@ def axes(plot: Plot, x_label: str, y_label: str, *, percent: bool = True, x_tick
         parts.append(text(x, y + 17, _number(value, percent), anchor="middle"))
     x, y = plot.at(plot.x[0], plot.y[1])
     parts.append(f'<path d="M{x:.1f} {y:.1f}v{plot.height:.1f}h{plot.width:.1f}" fill="none" stroke="currentColor"/>')
-    parts.append(text(plot.left + plot.width / 2, plot.top + plot.height + (34 if x_ticks else 17), x_label, anchor="middle"))
+    parts.append(text(plot.left + plot.width / 2, plot.top + plot.height + (34 if x_ticks or x_room else 17), x_label, anchor="middle"))
     middle = plot.top + plot.height / 2
     parts.append(text(13, middle, y_label, anchor="middle", more=f' transform="rotate(-90 13 {middle:.1f})"'))
     return "".join(parts)
@@ -129,11 +129,12 @@ def _tip(content: str) -> str:
     return f"<title>{escape(content)}</title>" if content else ""
 
 
-def legend(x: float, y: float, names: Iterable[str]) -> str:
-    """The names of the series, one below the other."""
+def legend(x: float, y: float, names: Iterable[str | tuple[int, str]]) -> str:
+    """The names of the series, one below the other; each the next series, or that of a given number."""
+    shown = [(n, name) if isinstance(name, str) else name for n, name in enumerate(names)]
     return "".join(
-        f'<path d="M{x:.1f} {y + 18 * n - 4:.1f}h22" stroke-width="2" {series(n)}/>{text(x + 28, y + 18 * n, name)}'
-        for n, name in enumerate(names)
+        f'<path d="M{x:.1f} {y + 18 * at - 4:.1f}h22" stroke-width="2" {series(n)}/>{text(x + 28, y + 18 * at, name)}'
+        for at, (n, name) in enumerate(shown)
     )
 
 

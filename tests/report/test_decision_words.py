@@ -13,7 +13,8 @@ from icl.evaluate.crossover import Crossover
 from icl.evaluate.gain import Gain
 from icl.evaluate.paired import Side, paired
 from icl.evaluate.planning import Plan
-from icl.report.decision import as_html, decision_table, paragraph, plan_lines, predictor_html
+from icl.report.decision import as_html, decision_table, paragraph, plan_lines
+from icl.report.notebook import predictor_html
 
 
 def sides(first, second, n=200):
