@@ -1,12 +1,15 @@
-"""What the stages of a method's retriever did, and the tokens it planned, added up over the items of its label budget."""
+"""What the stages of a method's retriever did, the tokens it planned, and why items have no answer, added up over a label budget's items."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..values import Prediction, Step
+
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 def stages(predictions: Iterable[Prediction]) -> list[dict[str, Any]]:
@@ -36,6 +39,13 @@ def _stage(steps: Sequence[Step]) -> dict[str, Any]:
     }
 
 
+def reasons(predictions: Iterable[Prediction]) -> dict[str, int]:
+    """Why there is no answer -> for how many items, the most frequent first; numbers in a reason are left out, so that it is one reason.
+    Answers that were withheld are not among them."""
+    found = Counter(_NUMBER.sub("…", p.why or "no reason was given") for p in predictions if p.answer is None and not p.abstained)
+    return dict(sorted(found.items(), key=lambda each: (-each[1], each[0])))
+
+
 def group_record(cell: Mapping[str, Any], facts: Sequence[Mapping[str, Any]], runs: Sequence[Sequence[Prediction]]) -> dict[str, Any]:
     """A method at a label budget, over all its seeds. facts: what the store says of its finished cells."""
     tokens = {key: [fact.get(key) for fact in facts] for key in ("tokens_computed", "tokens_naive")}
@@ -43,5 +53,6 @@ def group_record(cell: Mapping[str, Any], facts: Sequence[Mapping[str, Any]], ru
         **{key: cell[key] for key in ("model", "task", "method", "budget")},
         "runs": len(runs),
         **{key: None if None in values else sum(values) for key, values in tokens.items()},
+        "unanswered": reasons(prediction for run in runs for prediction in run),
         "stages": stages(prediction for run in runs for prediction in run),
     }

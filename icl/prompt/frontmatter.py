@@ -89,14 +89,14 @@ class FrontMatter(BaseModel):
         if self.end and not self.separator:
             found.append(("end", "'end' scores the separator, which is empty", "Give a separator, or remove 'end'."))
         if self.extract is not None and (problem := extract_problem(self.extract)):
-            found.append(("extract", problem, "Give the name of an extractor, or a regular expression with one group."))
+            found.append(("extract", problem, "Give an extractor, json:FIELD, or a regular expression with one group."))
         found += [(f"labels.{label}", message, fix) for label, message, fix in word_problems(self.words or {})]
         return found
 
 
 def extract_problem(extract: str) -> str | None:
     """What is wrong with an `extract` key; None if nothing."""
-    if extract in EXTRACTORS:
+    if extract in EXTRACTORS or (extract.startswith("json:") and extract != "json:"):
         return None
     try:
         groups = re.compile(extract).groups

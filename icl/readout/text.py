@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 from ..errors import UnknownNameError
 from ..values import canonical_json
@@ -87,7 +89,7 @@ def read_answer(text: str, *, stop: Sequence[str] = (), extract: str | None = No
     """(the answer, None), or (None, why there is none).
 
     Thoughts are cut, the text is stripped, cut at the first stop string, then handed to the extractor: a name of `EXTRACTORS` or
-    a regular expression with one group, of which the first match counts. Raises UnknownNameError for an extractor that is neither.
+    a regular expression with one group, of which the first match counts, or `json:FIELD`. Raises UnknownNameError for anything else.
     """
     text, why = cut_thoughts(text)
     if why:
@@ -100,13 +102,24 @@ def read_answer(text: str, *, stop: Sequence[str] = (), extract: str | None = No
     if extract is None:
         return text, None
     answer = extractor(extract)(text)
-    return (answer, None) if answer else (None, f"the extractor '{extract}' finds no answer in what the model wrote")
+    return (answer, None) if answer else (None, _why_unread(extract, text))
+
+
+def _why_unread(extract: str, text: str) -> str:
+    """Why an extractor found nothing in a text."""
+    if extract.startswith(JSON_FIELD):
+        if _json_value(text) is None:
+            return _REASONS["json"]
+        return f"the JSON that the model wrote has no field '{extract.removeprefix(JSON_FIELD)}'"
+    return _REASONS.get(extract, f"the expression {extract!r} matches nothing in what the model wrote")
 
 
 def extractor(name: str) -> Callable[[str], str | None]:
-    """The extractor of that name, or of that regular expression with exactly one group."""
+    """The extractor of that name, of a JSON field (`json:price`, `json:items.0.price`), or of a regular expression with one group."""
     if name in EXTRACTORS:
         return EXTRACTORS[name]
+    if name.startswith(JSON_FIELD) and len(name) > len(JSON_FIELD):
+        return partial(_json_field, path=name.removeprefix(JSON_FIELD).split("."))
     try:
         pattern = re.compile(name, re.MULTILINE)
     except re.error:
@@ -156,15 +169,37 @@ def _choice_letter(text: str) -> str | None:
 
 def _json(text: str) -> str | None:
     """The first whole JSON object or array, as canonical JSON; of an object with a key `answer`, that value."""
+    value = _json_value(text)
+    if isinstance(value, dict) and "answer" in value:
+        value = value["answer"]
+    return None if value is None else _plain(value)
+
+
+def _json_field(text: str, path: Sequence[str]) -> str | None:
+    """A value inside the first whole JSON object or array: keys, and places in lists from 0. A value that is null is none."""
+    value = _json_value(text)
+    for part in path:
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return None
+    return None if value is None else _plain(value)
+
+
+def _plain(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else canonical_json(value)
+
+
+def _json_value(text: str) -> Any:
+    """The first whole JSON object or array in a text; None if there is none."""
     decoder = json.JSONDecoder()
     for start in (m.start() for m in re.finditer(r"[{\[]", text)):
         try:
-            value, _ = decoder.raw_decode(text, start)
+            return decoder.raw_decode(text, start)[0]
         except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict) and "answer" in value:
-            value = value["answer"]
-        return value if isinstance(value, str) else canonical_json(value)
     return None
 
 
@@ -174,4 +209,12 @@ EXTRACTORS: Mapping[str, Callable[[str], str | None]] = {
     "code_block": _code_block,
     "choice_letter": _choice_letter,
     "json": _json,
+}
+JSON_FIELD = "json:"
+_REASONS: Mapping[str, str] = {
+    "first_line": "the model wrote no line with anything in it",
+    "last_number": "there is no number in what the model wrote",
+    "code_block": "the code block that the model wrote is empty",
+    "choice_letter": "there is no letter of a choice in what the model wrote",
+    "json": "there is no whole JSON object or list in what the model wrote",
 }

@@ -17,6 +17,7 @@ import icl
 from icl.errors import InputError, MissingExtraError
 from icl.evaluate import load_suite
 from icl.evaluate.metrics import _answers, _squad
+from icl.evaluate.stage_log import reasons
 from icl.plugins import Context, build
 from icl.values import Example, Prediction
 
@@ -309,6 +310,12 @@ def test_a_missing_package_is_refused_before_any_work(monkeypatch, tmp_path, nam
     monkeypatch.setattr(_answers, "find_spec", lambda asked: None)
     with pytest.raises(MissingExtraError, match=package):
         metric(name)
+
+
+def test_why_there_is_no_answer_is_counted_without_its_numbers():
+    whys = ["the query alone takes 1,310 tokens", "the query alone takes 99 tokens", "there is no number in what the model wrote"]
+    predictions = [Prediction("0-0", None, why=why) for why in whys] + [Prediction("0-0", "7"), Prediction("0-0", None, withheld="8")]
+    assert reasons(predictions) == {"the query alone takes … tokens": 2, "there is no number in what the model wrote": 1}
 
 
 def test_a_run_stores_the_signature_and_ranks_nobody_by_length(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from icl.errors import InputError
-from icl.readout import cut_thoughts, read_answer, read_label
+from icl.readout import cut_thoughts, numbers_in, read_answer, read_label
 
 SENTIMENT = {"negative": ("terrible", "bad"), "positive": ("great",)}
 LETTERS = {"a dog": ("A", "a dog"), "Paris": ("B", "Paris"), "two": ("C", "two")}
@@ -85,6 +85,10 @@ def test_the_answer_ends_at_the_first_stop_string():
         ("json", 'Sure: {"answer": "Paris", "sure": true}', "Paris"),
         ("json", 'x {broken} [1, {"b": 2}]', '[1,{"b":2}]'),
         ("json", "nothing", None),
+        ("json:price", 'It is {"name": "tea", "price": 3.5}', "3.5"),
+        ("json:items.1.name", '{"items": [1, {"name": " tea "}]}', "tea"),
+        ("json:price", '{"price": null}', None),
+        ("json:items.7", '{"items": []}', None),
         (r"#### *(.+)", "sum\n#### 42", "42"),
         (r"^A: (.+)$", "Q\nA: yes", "yes"),
     ],
@@ -95,7 +99,40 @@ def test_extractors(extract, text, answer):
     assert (why is None) == (answer is not None)
 
 
-@pytest.mark.parametrize("extract", ["first-line", "(", "no group", "(a)(b)"])
+@pytest.mark.parametrize(
+    ("extract", "text", "why"),
+    [
+        ("last_number", "ten", "no number"),
+        ("choice_letter", "none", "no letter"),
+        ("json", "{", "no whole JSON"),
+        ("json:price", "{", "no whole JSON"),
+        ("json:price", "{}", "no field 'price'"),
+        ("code_block", "```\n\n```", "empty"),
+        ("####(.*)", "42", "matches nothing"),
+    ],
+)
+def test_what_cannot_be_read_says_why(extract, text, why):
+    answer, reason = read_answer(text, extract=extract)
+    assert answer is None
+    assert why in reason
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("12-9 = 3", ["12", "9", "3"]),
+        ("f(x)-2", ["2"]),
+        ("-7, +2 and \u22121,000", ["-7", "+2", "-1000"]),
+        ("v1.2.3", ["1.2", "3"]),
+        (".5 or 0.5", [".5", "0.5"]),
+        ("1,23", ["1", "23"]),
+    ],
+)
+def test_numbers_in_a_text(text, numbers):
+    assert numbers_in(text) == numbers
+
+
+@pytest.mark.parametrize("extract", ["first-line", "(", "no group", "(a)(b)", "json:"])
 def test_an_unusable_extractor_is_refused(extract):
     with pytest.raises(InputError, match="first_line"):
         read_answer("x", extract=extract)
