@@ -22,6 +22,7 @@ _WHERE = {
     "decide": "icl.decision",
     "leave_out": "icl.audit",
     "label_errors": "icl.evaluate.label_errors",
+    "suggest": "icl.evaluate.suggest",
     "load": "icl.ship",
     "Example": "icl.values",
     "Hit": "icl.values",

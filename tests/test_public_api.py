@@ -10,7 +10,7 @@ import icl
 
 PUBLIC = {
     "DemoIndex", "Demonstration", "Example", "FewShot", "Hit", "IclError", "InputError", "LabelScores", "Prediction", "Prompt", "Task",
-    "Template", "Why", "__version__", "compare", "crossover", "decide", "label_errors", "leave_out", "load", "load_model", "run", "score",
+    "Template", "Why", "__version__", "compare", "crossover", "decide", "label_errors", "leave_out", "load", "load_model", "run", "score", "suggest",
 }  # fmt: skip
 
 

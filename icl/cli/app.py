@@ -9,7 +9,25 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import compare, decide, doctor, export, harmful, index, init, label_errors, ls, predict, prompt, pull, report, run, train, validate
+from . import (
+    compare,
+    decide,
+    doctor,
+    export,
+    harmful,
+    index,
+    init,
+    label_errors,
+    ls,
+    predict,
+    prompt,
+    pull,
+    report,
+    run,
+    suggest,
+    train,
+    validate,
+)
 from .guard import FINE, INTERRUPTED, guarded
 from .output import say
 
@@ -57,6 +75,7 @@ for command in COMMANDS:
     app.command(command.__name__)(guarded(command))
 index.app.command("harmful")(guarded(harmful.harmful))
 index.app.command("errors")(guarded(label_errors.errors))
+index.app.command("suggest")(guarded(suggest.suggest))
 app.add_typer(index.app, name="index")
 app.add_typer(train.app, name="train")
 

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 class Judging:
     """How labels are judged, and what is shown of it."""
 
-    head: Annotated[Literal["logistic", "kernel", "knn"], typer.Option(help="What is learned on the embeddings.")] = "logistic"
+    head: Annotated[
+        Literal["logistic", "kernel", "knn"],
+        typer.Option(metavar="KIND", help="What is learned on the embeddings: logistic, kernel or knn."),
+    ] = "logistic"
     folds: Annotated[int, typer.Option(metavar="N", min=2, help="Parts of the pool; each is judged by the others.")] = 5
     seed: Annotated[int, typer.Option(metavar="S", help="Seed of the parts.")] = 0
     top: Annotated[int, typer.Option(metavar="N", min=1, help="How many rows are shown.")] = 20

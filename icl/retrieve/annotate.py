@@ -25,6 +25,7 @@ def vote_k(
     rows: Sequence[Example],
     budget: int,
     *,
+    labelled: Sequence[Example] = (),
     confidence: Confidence | None = None,
     encoder: str | Encoder = "minilm",
     neighbours: int = NEIGHBOURS,
@@ -34,31 +35,35 @@ def vote_k(
 
     Without `confidence`: the first stage alone ("fast vote-k"), the whole budget by votes of the neighbour graph. With it: a tenth
     of the budget by votes; then the others are sorted by confidence, most sure first, and cut into `budget` buckets, of which the
-    tenth that the model is surest of is left out and each other one gives its row with the most votes.
+    tenth that the model is surest of is left out and each other one gives its row with the most votes. labelled: rows that have a
+    label already; they stand in the graph as if they had been chosen first, so that rows like them have fewer votes.
 
     Su et al. 2022, https://arxiv.org/abs/2209.01975, sec. 2.2. The authors' code hands the whole pool to the retrieval afterwards;
     label what is returned, and nothing else, and use that as the pool.
     """
     if budget < 0:
         raise InputError(Problem(f"the label budget is {budget}", "Give at least 0.", field="budget"))
-    rows = list(rows)
+    rows, known = list(rows), list(labelled)
     if budget >= len(rows):
         return rows
     import numpy as np
 
-    vectors = np.ascontiguousarray(load_encoder(encoder).encode([embedded_text(row.fields) for row in rows]), dtype=np.float32)
+    every, n = [*known, *rows], len(known)
+    vectors = np.ascontiguousarray(load_encoder(encoder).encode([embedded_text(row.fields) for row in every]), dtype=np.float32)
     voting = Votes(vectors, neighbours, rho)
+    for row in range(n):
+        voting.take(row)
     if confidence is None:
-        return [rows[i] for i in voting.best(budget)]
-    first = voting.best(max(1, budget // 10) if budget else 0)
-    others = np.setdiff1d(np.arange(len(rows)), first)
-    sure = np.asarray(confidence([rows[i] for i in first], [rows[i] for i in others]), dtype=np.float64)
+        return [every[i] for i in voting.best(n + budget)[n:]]
+    first = voting.best(n + max(1, budget // 10) if budget else n)
+    others = np.setdiff1d(np.arange(len(every)), first)
+    sure = np.asarray(confidence([every[i] for i in first], [every[i] for i in others]), dtype=np.float64)
     if sure.shape != others.shape or not np.isfinite(sure).all():
         raise InputError(Problem("confidence gave something else than one number per row", "Return as many numbers as there are rows."))
     ranked = others[np.argsort(-sure, kind="stable")]
-    for bucket in np.array_split(ranked, budget)[len(first) :]:
+    for bucket in np.array_split(ranked, budget)[len(first) - n :]:
         voting.take_best_of(bucket)
-    return [rows[i] for i in voting.taken]
+    return [every[i] for i in voting.taken[n:]]
 
 
 class Votes:

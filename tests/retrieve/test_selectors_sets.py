@@ -272,6 +272,18 @@ def test_vote_k_within_a_label_budget(pool):
     assert [sum(i in bucket for i in chosen) for bucket in buckets[2:]] == [1] * 18, "one row of each other bucket"
     slow = slow_second_stage(vectors.astype(float), first, buckets[2:], 6)
     assert chosen == slow
+    known = [pool[i] for i in (5, 11, 12)]
+    others = [each for each in pool if each not in known]
+    beside = Votes(DemoIndex.build([*known, *others], encoder=HashEncoder()).vectors)
+    for i in range(3):
+        beside.take(i)
+    assert vote_k(others, 7, labelled=known, encoder=HashEncoder()) == [others[i - 3] for i in beside.best(10)[3:]]
+    asked.clear()
+    second = vote_k(others, 20, labelled=known, confidence=lambda rows, rest: confidence(rows, rest), encoder=HashEncoder())
+    assert asked[0][0][:3] == [5, 11, 12]
+    assert asked[0][1] == 35
+    assert len({each.uid for each in second}) == 20
+    assert not {each.uid for each in second} & {each.uid for each in known}
     with pytest.raises(InputError, match="one number per row"):
         vote_k(pool, 20, confidence=lambda labelled, others: [1.0], encoder=HashEncoder())
     with pytest.raises(InputError, match="label budget is -1"):
