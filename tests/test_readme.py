@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tiny
 from typer.main import get_command
 
 from icl.cli import main
@@ -78,7 +79,8 @@ def commands_in(code: str) -> list[list[str]]:
 
 
 def python_blocks(*, weights: bool) -> list[Block]:
-    return [b for b in README if b.what.startswith("runs: python") and ("needs weights" in b.what) == weights]
+    known = [b for b in README if b.what.startswith("runs: python") and "needs BERT" not in b.what]
+    return [b for b in known if ("needs weights" in b.what) == weights]
 
 
 @pytest.mark.minilm
@@ -105,6 +107,20 @@ def test_a_suite_from_a_script(checkout):
     assert "embedding_head" in said
     method, *_ = said.splitlines()[-1].split()
     assert method in ("knn_vote", "embedding_head")
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory':UserWarning")  # torch's, where there is no accelerator
+def test_the_recipe_for_bert(checkout):
+    """In ten lines, from two CSV files and a BERT folder of that name; it is judged after each of the three epochs."""
+    (block,) = (b for b in README if "needs BERT" in b.what)
+    assert len([line for line in block.code.splitlines() if line and not line.startswith(("import", "from"))]) <= 10
+    tiny.save_bert(checkout / "bert-base-uncased", ["good", "bad", "film"])
+    rows = "".join(f"a {word} film no {i},{word}\n" for i in range(20) for word in ("good", "bad"))
+    for name in ("train", "eval"):
+        (checkout / f"{name}.csv").write_text("text,label\n" + rows)
+    said = run_python(block.code)
+    assert said.count("eval_loss") == 3
+    assert (checkout / "results").is_dir()
 
 
 def test_a_template_dropped_into_a_folder(checkout, capsys):

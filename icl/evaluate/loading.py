@@ -71,7 +71,7 @@ class LoadedSuite:
 
     def resolved(self, spec: Spec) -> Spec:
         """A method with the paths among its settings made whole."""
-        how = {"path": self.beside, "encoder": self.beside, "template": self.template_path}
+        how = {"path": self.beside, "encoder": self.beside, "base": self.beside, "template": self.template_path}
         settings = {k: how[k](v) if k in how and isinstance(v, str) else v for k, v in spec.settings.items()}
         return Spec(spec.name, settings | ({"retriever": self._stages(settings["retriever"])} if "retriever" in settings else {}))
 

@@ -143,8 +143,11 @@ class Prepared:
             }
             for name, data in self.tasks.items()
         }
+        bases = _base_digests(self.loaded)
         return manifest(
-            uses_torch=any(not self.model_entry(key).remote for key in models) or any("://" not in name for name in self.encoders),
+            uses_torch=bool(bases)
+            or any(not self.model_entry(key).remote for key in models)
+            or any("://" not in name for name in self.encoders),
             name=self.loaded.name,
             suite=self.loaded.digest,
             description=self.loaded.suite.description,
@@ -155,6 +158,7 @@ class Prepared:
             tasks=tasks,
             models=models,
             encoders={name: encoder.fingerprint for name, encoder in self.encoders.items()},
+            **({"bases": bases} if bases else {}),
         )
 
 
@@ -324,6 +328,16 @@ def _saved_digests(loaded: LoadedSuite) -> dict[str, str]:
     """Saved predictors that compete: method -> sha256 of the file that lists the checksums of all others."""
     folders = {e.name: loaded.folder / str(e.spec.settings.get("path")) for e in loaded.methods if e.spec.name == "saved"}
     return {name: sha256_file(file) for name, folder in folders.items() if (file := folder / "predictor.json").is_file()}
+
+
+def _base_digests(loaded: LoadedSuite) -> dict[str, str]:
+    """What methods are trained from: name -> digest of its files. Fetched here, before any work. A method that declares `BASE` has an
+    option `base`, an encoder, by default that of the suite."""
+    from ..train.bases import find_base, fingerprint_of
+
+    trained = [e for e in loaded.methods if getattr(find("method", e.spec.name, loaded.plugins).load(), "BASE", None) == "encoder"]
+    names = dict.fromkeys(str(e.spec.settings.get("base") or loaded.suite.encoder) for e in trained)
+    return {name: fingerprint_of(find_base(loaded.beside(name))) for name in names}
 
 
 def _plugin_digests(loaded: LoadedSuite) -> dict[str, str]:

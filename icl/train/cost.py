@@ -128,3 +128,16 @@ def check_disk(folder: Path, n_bytes: int, what: str) -> None:
                 str(folder),
             )
         )
+
+
+@dataclass
+class Used:
+    """Running totals of a predictor, as a run reads them: its attribute `totals`."""
+
+    computed: int = 0
+    """Tokens, padding excluded."""
+    padding: int = 0
+    operations: float = 0.0
+
+    def add(self, computed: int, padding: int, operations: float) -> None:
+        self.computed, self.padding, self.operations = self.computed + computed, self.padding + padding, self.operations + operations
