@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import inspect
 import os
@@ -18,6 +19,8 @@ from ..errors import IclError, InputError
 from .output import tell
 
 FINE, FAILED, USAGE, MISSED, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 130
+_FOLDER = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR})
+"""What a disk that is full, or a folder that may not be written, says."""
 
 
 def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
@@ -70,6 +73,13 @@ def _code_of(command: Callable[..., int | None], values: dict[str, Any]) -> int:
     except MemoryError as error:
         tell(f"icl: out of memory{f': {error}' if str(error) else ''}")
         tell("  Use a smaller memory budget, fewer rows (--limit), or a machine with more memory.")
+        return FAILED
+    except OSError as error:
+        if error.errno not in _FOLDER:
+            _show_unexpected(error)
+            return FAILED
+        tell(f"icl: {error.filename or 'a file'}: {error.strerror}")
+        tell("  Free some space, or name a folder that you may write. Files are written whole or not at all: older ones are as they were.")
         return FAILED
     except Exception as error:
         _show_unexpected(error)

@@ -124,8 +124,9 @@ class _Running:
             advance(len(queries))
         path = predictor_path(self.prepared.loaded, cell, self.prepared.seed) if predictor is not None else None
         if path is not None:
-            if len(done) == len(units(len(items), cell)):
-                # A calibration is fitted at the first prediction, which an earlier process made: without this it would not be saved.
+            fitted_late = any(getattr(predictor, name, None) is not None for name in ("calibration", "abstaining"))
+            if fitted_late and len(done) == len(units(len(items), cell)):
+                # It is fitted at the first prediction, which an earlier process made: without this it would not be saved.
                 _predict(predictor, items[: len(units(len(items), cell)[0])], cell)
             path = self._save(predictor, cell, path)
         seen = {example.target for example in pool}
@@ -179,7 +180,7 @@ class _Running:
         if not queries:
             return {}
         own = predictor if hasattr(predictor, "totals") else None  # a trained method that is a model itself
-        with self._counted(cell, getattr(predictor, "lm", None) or own or self._lm(cell)):
+        with self._counted(cell, own or getattr(predictor, "lm", None) or self._lm(cell)):
             try:
                 whole = _predict(predictor, list(queries.values()), cell)
                 answers: Sequence[Prediction | None] = whole

@@ -96,7 +96,7 @@ class RunStore:
         return None if row is None else json.loads(row[0])
 
     def set(self, key: str, value: Any) -> None:
-        with self._db:
+        with self._writing():
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value, ensure_ascii=False)))
 
     def set_tests(self, task: str, examples: Sequence[Example]) -> None:
@@ -172,7 +172,7 @@ class RunStore:
 
     def add_work(self, cell: str, counts: Mapping[str, Any]) -> None:
         """Note what was really computed or paid for a cell: name -> number, or a mapping of such. Kept though the work be cut short."""
-        with self._db:
+        with self._writing():
             self._db.execute("INSERT INTO work VALUES (?, ?)", (cell, json.dumps(counts, sort_keys=True)))
 
     def work(self) -> list[tuple[str, dict[str, Any]]]:
@@ -182,7 +182,7 @@ class RunStore:
 
     def finish_cell(self, cell: str, facts: Mapping[str, Any], timing: Mapping[str, Any]) -> None:
         """Mark a cell complete. facts: what goes to results.json; timing: what differs from run to run."""
-        with self._db:
+        with self._writing():
             values = (cell, json.dumps(facts, sort_keys=True), json.dumps(timing, sort_keys=True))
             self._db.execute("INSERT INTO cells VALUES (?, ?, ?)", values)
 

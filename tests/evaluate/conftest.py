@@ -30,6 +30,7 @@ class Settings(BaseModel):
     seconds: float = 0.0
     fails_on: str | None = None
     fit_fails: bool = False
+    log: str | None = None
 
 
 @dataclass
@@ -48,6 +49,9 @@ class Hashed:
 
     def predict(self, queries):
         time.sleep(self.settings.seconds * len(queries))
+        if self.settings.log:
+            with open(self.settings.log, "a", encoding="utf-8") as file:
+                file.write("".join(f"{self.seed}|{self.pool}|{q.uid}\\n" for q in queries))
         return [self.one(q) for q in queries]
 
     def one(self, query):

@@ -1,10 +1,13 @@
 """icl.run on a small CSV: figures, files, failures, thresholds, resume. No weights are needed here."""
 
+import contextlib
 import json
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -263,16 +266,25 @@ def wait_for(path: Path, n: int, process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture
 def slow_suite(folder, monkeypatch):
-    """40 units of 8 items: each process is killed somewhere in the middle."""
-    edit(folder, "  - hashed", "  - {hashed: {seconds: 0.002}}")
+    """40 units of 8 items: each process is killed somewhere in the middle. What is predicted is written down."""
+    edit(folder, "  - hashed", f"  - {{hashed: {{seconds: 0.002, log: {folder / 'log'}}}}}")
     (folder / "sitecustomize.py").write_text("import icl.evaluate.loop as loop\nloop.UNIT_ITEMS_LIGHT = 8\n")
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{Path(icl.__file__).parent.parent}")
     monkeypatch.setattr("icl.evaluate.loop.UNIT_ITEMS_LIGHT", 8)
     return folder
 
 
+def predicted(folder: Path) -> Counter[str]:
+    """Item of a cell -> how often it was predicted; the log begins anew."""
+    lines = (folder / "log").read_text(encoding="utf-8").splitlines()
+    (folder / "log").unlink()
+    return Counter(lines)
+
+
 def test_killed_five_times_and_finished_is_the_same_as_never_killed(slow_suite):
     whole = go(slow_suite, "whole").folder
+    once = predicted(slow_suite)
+    assert set(once.values()) == {1}
     counts = []
     for n in (1, 60, 130, 200, 290):
         process = start(slow_suite, "out")
@@ -286,6 +298,9 @@ def test_killed_five_times_and_finished_is_the_same_as_never_killed(slow_suite):
     out, error = process.communicate()
     assert process.returncode == 0, error
     assert "not finished" not in out
+    again = predicted(slow_suite)
+    assert again.keys() == once.keys()
+    assert again.total() - once.total() <= 5 * 8  # at most the unit in flight, each time
     assert (slow_suite / "out" / "results.json").read_bytes() == (whole / "results.json").read_bytes()
     with RunStore.read_only(whole) as a, RunStore.read_only(slow_suite / "out") as b:
         assert sorted(a.cells()) == sorted(b.cells())
@@ -294,24 +309,40 @@ def test_killed_five_times_and_finished_is_the_same_as_never_killed(slow_suite):
 
 @pytest.mark.slow
 def test_killed_fifty_times_at_random_moments(slow_suite):
-    import random
-
+    """Anywhere in the life of a process: while it starts, fits, predicts, saves, or writes the results."""
     rng = random.Random(0)
     whole = go(slow_suite, "whole").folder
-    kills = 0
-    round = 0
-    while kills < 50:
-        round += 1
-        process = start(slow_suite, f"out{round}")
-        while process.poll() is None and kills < 50:
-            wait_for(slow_suite / f"out{round}", stored(slow_suite / f"out{round}") + 1, process)
-            time.sleep(rng.random() * 0.2)
+    once = predicted(slow_suite)
+    started = time.perf_counter()
+    process = start(slow_suite, "timed")
+    process.communicate()
+    life = time.perf_counter() - started
+    predicted(slow_suite)
+    kills = since = n = 0
+    while kills < 50 or since:
+        out = slow_suite / f"out{n}"
+        process = start(slow_suite, out.name)
+        if kills < 50:
+            if rng.random() < 0.5:  # among the predictions, so that runs get on
+                wait_for(out, stored(out) + 1, process)
+                time.sleep(rng.random() * 0.2)
+            else:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(rng.random() * life)
+        else:
+            process.wait()
+        if process.poll() is None:
             process.kill()
-            process.communicate()
-            kills += 1
-            process = start(slow_suite, f"out{round}")
-        process.communicate()
-        assert (slow_suite / f"out{round}" / "results.json").read_bytes() == (whole / "results.json").read_bytes()
+            kills, since = kills + 1, since + 1
+        _, error = process.communicate()
+        if process.returncode == 0:
+            assert (out / "results.json").read_bytes() == (whole / "results.json").read_bytes()
+            again = predicted(slow_suite)
+            assert again.keys() == once.keys()
+            assert again.total() - once.total() <= since * 8
+            since, n = 0, n + 1
+        else:
+            assert process.returncode == -signal.SIGKILL, error
 
 
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(slow_suite):
