@@ -28,6 +28,8 @@ record.py    what is known afterwards                 checkpoint.py  its working
 split.py     validation within the pool               layers.py      freezing, dropout, learning rates by layer
 losses.py    losses as pure functions                 cost.py        operations, memory, room on disk
 encoder.py   a loop for sentence encoders, on which   contrastive.py and retriever.py (EPR) stand
+pretrain.py  language models from plain text, with    documents, scratch, language, reader, packing, perplexity
+multitask.py one encoder, several tasks               meta.py        few-shot prompts of many tasks, with task_folder, episodes
 """
 
 from __future__ import annotations
