@@ -303,6 +303,14 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [each for each in get_args(annotation) if isinstance(each, type) and issubclass(each, BaseModel)]
 
 
+def needs_model(spec: Spec, folders: Sequence[Path] = ()) -> bool:
+    """Whether a method uses the suite's language model: `NEEDS_MODEL` of its file, or where that depends on the settings, what its
+    `needs_model(settings, folders)` says of them. They are as they stand in the suite, and may not be checked yet."""
+    module = find("method", spec.name, folders).load()
+    asked = getattr(module, "needs_model", None)
+    return bool(getattr(module, "NEEDS_MODEL", False) if asked is None else asked(spec.settings, folders))
+
+
 def build(kind: str, value: Any, context: Any, folders: Sequence[Path] = (), where: str | None = None) -> Any:
     """Find, check and build a component from a name or a mapping."""
     spec = parse_spec(value, kind, where)

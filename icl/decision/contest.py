@@ -17,9 +17,9 @@ from ..evaluate.prepare import Prepared, prepare
 from ..evaluate.probe import PROMPTS, TRAINED
 from ..evaluate.schema import DEFAULT_METRICS, ModelEntry
 from ..files import safe_name
-from ..plugins import available, find, parse_spec
+from ..plugins import available, needs_model, parse_spec
 from ..protocols import LanguageModel
-from ..values import Kind, embedded_text
+from ..values import Kind, Spec, embedded_text
 
 if TYPE_CHECKING:
     from ..data import Task
@@ -170,7 +170,8 @@ def name_of(entry: Any) -> str:
 
 
 def _needs_model(entry: Any) -> bool:
-    return bool(getattr(find("method", method_of(entry)).load(), "NEEDS_MODEL", False))
+    settings = {} if isinstance(entry, str) else entry[method_of(entry)] or {}
+    return needs_model(Spec(method_of(entry), dict(settings)))
 
 
 def _on_its_base(entry: Any, is_remote: bool) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ..files import safe_name
-from ..plugins import find
+from ..plugins import find, needs_model
 from ..values import canonical_json
 from .loading import LoadedSuite, MethodEntry
 from .schema import ModelEntry, TaskEntry
@@ -49,7 +49,9 @@ class Cell:
 
 def needs(entry: MethodEntry, what: Literal["MODEL", "LABELS"], plugins: Sequence[Path]) -> bool:
     """Whether a method uses the language model, or labels. A file that does not say needs labels and no model."""
-    return bool(getattr(find("method", entry.spec.name, plugins).load(), f"NEEDS_{what}", what == "LABELS"))
+    if what == "MODEL":
+        return needs_model(entry.spec, plugins)
+    return bool(getattr(find("method", entry.spec.name, plugins).load(), "NEEDS_LABELS", True))
 
 
 def cells(loaded: LoadedSuite, tasks: Sequence[TaskEntry] | None = None, seed: int = 0) -> Iterator[Cell]:

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import InputError, Problem, suggest
 from ..files import NAME, Yaml
 from ..methods import readout_problems, refuse_without_labels
-from ..plugins import find, lacks, parse_spec, settings_of
+from ..plugins import find, lacks, needs_model, parse_spec, settings_of
 from ..values import Kind, Spec
 from ..weights import CATALOGUE
 from .loading import LoadedSuite, MethodEntry, apply_overrides, parse, problem_at, read_source
@@ -326,7 +326,7 @@ def _models(loaded: LoadedSuite) -> Iterator[Problem]:
     for where, encoder in _encoders(loaded):
         if "://" in encoder:
             yield from _address(loaded, encoder, where)
-    needs = [e.name for e in loaded.methods if getattr(find("method", e.spec.name, loaded.plugins).load(), "NEEDS_MODEL", False)]
+    needs = [e.name for e in loaded.methods if needs_model(e.spec, loaded.plugins)]
     if needs and not keys:
         yield loaded.problem(f"'{needs[0]}' needs a language model and 'models' is empty", "Name one, such as smollm2.", "models")
 
