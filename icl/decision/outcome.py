@@ -134,7 +134,7 @@ class Decision:
 
     def as_dict(self) -> dict[str, Any]:
         """The winner, the paragraph and all figures as JSON values; infinity is the string "beyond"."""
-        page = page_answer(self.findings, self.notes)._asdict()
+        page = as_json(page_answer(self.findings, self.notes)._asdict())
         figures = as_json(self.findings)
         return {"winner": self.findings.choice.winner, "answer": self.text, "table": self.table(), "findings": figures, "page": page}
 
@@ -153,7 +153,8 @@ class Decision:
 
     def __repr__(self) -> str:
         if self.found is None:
-            return "\n".join(plan_lines(self.plan, self.contest.request.minutes))
+            more = self.contest.most_draws(self.plan.seeds) > self.plan.seeds
+            return "\n".join(plan_lines(self.plan, self.contest.request.minutes, more=more))
         return f"{self.text}\n\n{self.table()}"
 
     def _repr_html_(self) -> str:

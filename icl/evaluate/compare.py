@@ -20,8 +20,8 @@ from .store import RunStore
 if TYPE_CHECKING:
     from .paired import Side
 
-JUDGING = "judging"
-"""What the store says of how the tasks are judged."""
+JUDGING, METHODS = "judging", "methods"
+"""What the store says of how the tasks are judged, and of the methods."""
 SHOWN = 3
 Record: TypeAlias = "dict[str, Any]"
 
@@ -34,6 +34,7 @@ def keep_tests(prepared: Prepared, store: RunStore) -> None:
         metrics = [[spec.name, dict(spec.settings)] for spec in metrics_for(prepared.loaded, data.task.kind)]
         judging[name] = {"labels": list(data.task.labels), "seed": data.entry.seed, "metrics": metrics}
     store.set(JUDGING, judging)
+    store.set(METHODS, {entry.name: [entry.spec.name, dict(entry.spec.settings)] for entry in prepared.loaded.methods})
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,8 @@ class StoredRun:
     """Task -> the items it is judged on."""
     judging: Mapping[str, Mapping[str, Any]]
     """Task -> `labels`, `seed` and `metrics`, as (name, settings)."""
+    methods_as_written: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """Method -> what kind it is, and its settings as the suite has them; empty in a store of a version that did not keep them."""
     _read: dict[Cell, list[Prediction]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -58,7 +61,8 @@ class StoredRun:
                 fix = "Give its `icl run` command again with the same --out: it adds them, and computes nothing anew."
                 raise InputError(Problem("this run did not keep the items it was judged on", fix, str(folder)))
             finished = {Cell(*json.loads(key)): facts for key, (facts, _) in store.finished().items()}
-            return cls(folder, finished, {task: store.tests(task) for task in judging}, judging)
+            written = {name: (kind, settings) for name, (kind, settings) in (store.get(METHODS) or {}).items()}
+            return cls(folder, finished, {task: store.tests(task) for task in judging}, judging, written)
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -4,7 +4,7 @@ from .comparison import comparison_table
 from .console import plan_table, table
 from .figures import figures
 from .notebook import run_html
-from .page_results import Answer
+from .page_answer import Answer
 from .runs import Source as Shown
 
 __all__ = ["Answer", "Shown", "comparison_table", "figures", "plan_table", "run_html", "table"]

@@ -10,7 +10,8 @@ from ..evaluate.choice import Rival
 from ..evaluate.planning import Plan
 from .console import aligned
 from .notebook import decision_html
-from .page_results import Answer
+from .page_answer import Answer
+from .plots import Crossing
 
 _NOTE = "value [95 % interval]; * highest at the largest label budget, < to use: the cheapest per query of those that may be as good"
 
@@ -22,25 +23,28 @@ def paragraph(found: Findings, notes: Sequence[str] = ()) -> str:
 
 def page_answer(found: Findings, notes: Sequence[str] = ()) -> Answer:
     """The answer for the top of a page: the same words in short paragraphs, with key figures."""
-    choice, crossing, even = found.choice, found.crossover, found.break_even
+    choice, crossing_at, even = found.choice, found.crossover, found.break_even
     cost = found.costs[choice.winner]
     figures = []
     if choice.value is not None:
         figures.append(
             (f"{found.metric} of {choice.winner}", f"{_value(found, choice.value)}{_interval(found, choice.low, choice.high, words=False)}")
         )
-    if crossing is not None:
-        ends = " – ".join(_labels(end, crossing.first, crossing.last) for end in crossing.interval)
-        where = "not up to" if crossing.estimate is None else ""
-        at = crossing.last if crossing.estimate is None else crossing.estimate
-        figures.append(("training wins over prompts", f"{where or 'from'} {at:,.0f} labels [{ends}]"))
+    if crossing_at is not None:
+        first, last = crossing_at.first, crossing_at.last
+        ends = " to ".join(_labels(end, first, last) for end in crossing_at.interval)
+        at = f"beyond {last:,} labels" if crossing_at.estimate is None else f"from {crossing_at.estimate:,.0f} labels on"
+        figures.append(("training wins over the best prompt", f"{at} [{ends}]"))
     figures.append(("a query takes", _seconds(cost.item_s) + (f", {cost.item_money:.6f} to pay" if cost.item_money else "")))
     if even is not None and not math.isinf(even.with_reuse):
         figures.append(("training has paid for itself after", f"{even.with_reuse:,.0f} queries"))
     if found.budget and cost.fit_s >= 0.05:
         figures.append(("learning from the labels takes", _seconds(cost.fit_s)))
     title = f"Use {choice.winner}" if choice.settled or choice.halves is None else "Not settled"
-    return Answer(title, _said(found, notes), figures)
+    crossing = None
+    if crossing_at is not None:
+        crossing = Crossing(crossing_at.estimate, *crossing_at.interval, _crossover(found))
+    return Answer(title, _said(found, notes), figures, _rows(found), _NOTE, found.metric, crossing)
 
 
 def _said(found: Findings, notes: Sequence[str]) -> list[str]:
@@ -75,7 +79,7 @@ def _winner(found: Findings) -> str:
         why = f"each half of the test items alone chooses {one}, which is cheaper and which so few cannot tell from the best"
     else:
         why = f"half of the test items chooses {one}, the other half {other}"
-    return f"Not settled: {why}; all of them choose {choice.winner}. What one half chose has, {labels}, the {found.metric} {figure} on the other half {size}."
+    return f"Not settled: {why}; all of them choose {choice.winner}. The method that one half chooses has, {labels}, the {found.metric} {figure} on the other half {size}."
 
 
 def _against(found: Findings) -> str:
@@ -128,7 +132,10 @@ def _times_cheaper(found: Findings, name: str, other: str) -> str:
 
 def _optimism(found: Findings) -> str:
     choice = found.choice
-    if choice.value is None or abs(choice.optimistic - choice.value) < 5e-4:
+    if choice.value is None:
+        return ""
+    better = (choice.optimistic - choice.value) * (1 if found.higher_is_better else -1)
+    if better < 5e-4:  # halves of other sizes may say more than all items together
         return ""
     return f"(The plain maximum over all methods, {_value(found, choice.optimistic)}, is optimistic.)"
 
@@ -140,7 +147,8 @@ def _crossover(found: Findings) -> str:
     if crossing is None:
         return "From how many labels on training wins cannot be told from one label budget."
     low, high = crossing.interval
-    ends = f"95 % interval {_labels(low, crossing.first, crossing.last)} to {_labels(high, crossing.first, crossing.last)}"
+    low_s, high_s = (_labels(end, crossing.first, crossing.last) for end in (low, high))
+    ends = f"95 % interval {low_s}" + (f" to {high_s}" if high_s != low_s else "")
     if crossing.estimate is None:
         return f"Up to {crossing.last:,} labels no trained method is above the best prompt ({ends})."
     if crossing.estimate <= crossing.first:
@@ -182,7 +190,8 @@ def _change(found: Findings) -> str:
     choice = found.choice
     parts = []
     if choice.to_settle:
-        parts.append(f"what would settle it: {choice.to_settle.rstrip('.')}")
+        one_or_other, _, ways_to = choice.to_settle.rstrip(".").partition(": ")
+        parts.append(f"{one_or_other} would be settled by {ways_to}" if ways_to else choice.to_settle.rstrip("."))
     elif (rival := _closest(found)) is not None:
         ways = [f"{rival.against.more_items:,} more test items"] if rival.against.more_items else []
         ways += [f"{rival.against.more_runs} more draws"] if rival.against.more_runs else []
@@ -257,10 +266,10 @@ def _signed(found: Findings, against: object) -> str:
     return f"{_points(found, value, unit=False)} [{_points(found, low, unit=False)}, {_points(found, high, unit=False)}]"
 
 
-def plan_lines(plan: Plan, minutes: float) -> list[str]:
-    """What will be compared, and how long it will take."""
+def plan_lines(plan: Plan, minutes: float, *, more: bool = False) -> list[str]:
+    """What will be compared, and how long it will take. more: draws of the labels are added while there is time."""
     budgets = ", ".join(f"{b:,}" for b in plan.budgets)
-    draws = f"{plan.seeds} draw{'s' if plan.seeds > 1 else ''} of the labels"
+    draws = f"{plan.seeds} draw{'s' if plan.seeds > 1 else ''} of the labels{', more if time is left' if more else ''}"
     money = f"; about {plan.money:,.4f} to pay" if plan.money else ""
     lines = [
         f"plan: {', '.join(plan.methods)}",

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
+from .svg import series
+
 _UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -72,6 +74,18 @@ def _class(kind: str) -> str:
     return f' class="{kind}"' if kind else ""
 
 
+def sample(n: int) -> Safe:
+    """The n-th series' colour and dash."""
+    return Safe(
+        f'<svg class="sample" width="20" height="10" viewBox="0 0 20 10" aria-hidden="true"><path d="M1 5h18" stroke-width="3" {series(n)}/></svg>'
+    )
+
+
+def legend(names: Iterable[tuple[int, str]]) -> Safe:
+    """Which series has which colour: (number, name) of each, for all figures of a part."""
+    return Safe(f'<ul class="legend">{"".join(f"<li>{sample(n)}{name(each)}</li>" for n, each in names)}</ul>')
+
+
 MOST_DRAWN = 350_000
 """Characters of the figures of one group: a suite of many tasks would else fill the page with them."""
 
@@ -86,7 +100,8 @@ def figures(drawn: Iterable[str]) -> Safe:
         else:
             shown.append(f"<figure>{svg}</figure>")
     more = paragraph(f"{n_left_out:,} more figures are left out to keep the page small.", "note") if n_left_out else ""
-    return Safe(f'<div class="figures">{"".join(shown)}</div>{more}' if shown else "")
+    kind = "figures three" if len(shown) % 3 == 0 else "figures"
+    return Safe(f'<div class="{kind}">{"".join(shown)}</div>{more}' if shown else "")
 
 
 def fold(summary: object, body: str, *, is_open: bool = False) -> Safe:
@@ -101,6 +116,8 @@ class Section(NamedTuple):
     """Its anchor."""
     title: str
     body: str
+    short: str = ""
+    """Its name in the list of parts."""
 
     def html(self) -> Safe:
         heading = f'<h2 id="{self.key}-h">{escape(self.title)}</h2>'

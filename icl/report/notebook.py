@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .markup import Cell, Num, Safe, clean, esc, name, paragraph, table
-from .page_results import Answer, default_answer, figures_section
+from .page_answer import Answer, default_answer
+from .page_results import figures_section
 from .runs import Runs, Source
 
 

@@ -241,7 +241,7 @@
   };
 
   const methods = (rest) =>
-    make("ol", "", ...rest.map((other) => {
+    make("ul", "", ...rest.map((other) => {
       const kind = other.right === 1 ? "right" : other.right === 0 ? "wrong" : "";
       const sure = other.sure === null ? "" : ` ${Math.round(other.sure * 100)} %`;
       const said = string(other.answer) ?? (other.flags & 32 ? "abstained" : "none");
@@ -269,8 +269,9 @@
     const labels = JSON.parse(place.dataset.labels);
     state.task = Number(place.dataset.task);
     state.series = Number(figure.querySelector("[data-series]").dataset.series);
+    state.budget = undefined; // the matrix is of the largest
     settle();
-    const number = (text) => (text === undefined ? -1 : data.strings.indexOf(text));
+    const number = (text) => (text === undefined ? -1 : data.strings.includes(text) ? data.strings.indexOf(text) : -3);
     state.truth = number(labels[Number(target.dataset.row)]);
     state.answer = number(labels[Number(target.dataset.column)]);
     state.outcome = "all";
@@ -280,7 +281,8 @@
     document.getElementById("items").scrollIntoView();
   });
 
-  state.series = seriesHere()[0] ?? 0;
+  const first = Number(root.dataset.first);
+  state.series = seriesHere().includes(first) ? first : seriesHere()[0] ?? 0;
   settle();
   root.replaceChildren(filters, results);
   draw();

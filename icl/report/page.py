@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -21,10 +22,13 @@ from ..files import read_text
 from .items import Packed, pack_items
 from .markup import Safe, Section, clean, esc, name, paragraph
 from .page_about import data_section, manifest_section, training_section, work_section
+from .page_answer import Answer, answer_section, default_answer
 from .page_differences import differences_section
-from .page_results import Answer, answer_section, cost_section, curves_section, default_answer, figures_section, spread_section
+from .page_results import cost_section, curves_section, figures_section
+from .page_spread import spread_section
 from .page_trust import confusion_section, trust_section
-from .runs import Runs, Source
+from .plots import Crossing
+from .runs import Runs, Series, Source, best_of
 
 MOST = 2_900_000
 """Characters of a page."""
@@ -39,12 +43,14 @@ def report_page(sources: Sequence[Source], answer: Answer | None = None) -> str:
     """
     runs = Runs(tuple(sources))
     stored, missing = _stored(runs)
+    decided = stored_answer(sources[0].folder) if len(sources) == 1 else None
+    shown = answer or decided or default_answer(runs)
     sections = [
         figures_section(runs),
-        curves_section(runs),
+        curves_section(runs, shown),
         differences_section(runs, stored),
         cost_section(runs),
-        spread_section(runs),
+        spread_section(runs, stored),
         trust_section(runs),
         confusion_section(runs, stored),
         work_section(runs),
@@ -54,9 +60,7 @@ def report_page(sources: Sequence[Source], answer: Answer | None = None) -> str:
     ]
     rest = sum(len(section.body) for section in sections)
     packed = pack_items(runs, stored, max(LEAST_ITEMS, MOST - rest - len(_asset("page.css")) - len(_asset("page.js")) - 20_000))
-    sections.insert(7, _items(packed, missing))
-    decided = stored_answer(sources[0].folder) if len(sources) == 1 else None
-    shown = answer or decided or default_answer(runs)
+    sections.insert(7, _items(packed, missing, _leader(runs)))
     top = f"{_head(runs)}{answer_section(shown) if shown else ''}{_notices(runs)}"
     return clean(_page(runs, top, [section for section in sections if section.body], packed))
 
@@ -65,9 +69,11 @@ def stored_answer(folder: Path) -> Answer | None:
     """What `icl decide` kept with its run for the top of the page; None if the run was made for no decision, or has no answer yet."""
     try:
         kept = json.loads(read_text(folder / DECISION))["page"]
-        return Answer(
-            str(kept["title"]), [str(each) for each in kept["paragraphs"]], [(str(key), str(said)) for key, said in kept["figures"]]
-        )
+        if kept["crossing"] is not None:
+            estimate, low, high, tip = kept["crossing"]
+            low, high = (math.inf if end == "beyond" else float(end) for end in (low, high))
+            kept["crossing"] = Crossing(estimate, low, high, str(tip))
+        return Answer(**kept)
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -120,21 +126,28 @@ def _notices(runs: Runs) -> Safe:
     return Safe(f'<ul class="notices">{"".join(f"<li>{name(line)}</li>" for line in lines)}</ul>' if lines else "")
 
 
-def _items(packed: Packed, missing: Sequence[str]) -> Section:
+def _leader(runs: Runs) -> int:
+    """The number of the method whose items are listed first: the best of the first task at the largest label budget."""
+    best = best_of(runs.sources[0].document, next(iter(runs.sources[0].document["tasks"]), ""))
+    series = None if best is None else Series(0, *best["best"])
+    return runs.number(series) if series in runs.names else 0
+
+
+def _items(packed: Packed, missing: Sequence[str], first: int) -> Section:
     notes = "".join(paragraph(name(note), "note") for note in (*packed.left_out, *missing))
     if not packed.text:
-        return Section("items", "Every item", notes)
+        return Section("items", "Every item", notes, "Items")
     body = (
         '<noscript><p class="note">The list of items needs script to be allowed.</p></noscript>'
-        '<div id="explorer"><p class="note">Unpacking …</p></div>'
+        f'<div id="explorer" data-first="{first}"><p class="note">Unpacking …</p></div>'
     )
-    return Section("items", "Every item", notes + body)
+    return Section("items", "Every item", notes + body, "Items")
 
 
 def _page(runs: Runs, top: str, sections: Sequence[Section], packed: Packed) -> str:
     style, script = _asset("page.css"), _asset("page.js")
     policy = f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; base-uri 'none'; form-action 'none'"
-    links = "".join(f'<li><a href="#{section.key}">{esc(section.title)}</a></li>' for section in sections)
+    links = "".join(f'<li><a href="#{section.key}">{esc(section.short or section.title)}</a></li>' for section in sections)
     data = json.dumps({"packed": packed.text}).replace("<", "\\u003c")
     title = " and ".join(dict.fromkeys(str(source.document["manifest"].get("name")) for source in runs.sources))
     return (

@@ -52,7 +52,7 @@ def work_section(runs: Runs) -> Section:
     head: list[Cell] = ["all tasks, budgets, seeds", *map(Num, [*heads, "requests", "paid", "peak MiB"])]
     drawn = figures([bars_svg(bars, ("fit", "predict"), "Where the time went", "seconds")]) if bars else ""
     body = f"{drawn}{table(head, rows)}{_totals(runs)}{_counts(runs)}" if rows else ""
-    return Section("work", "Where time and tokens went", body)
+    return Section("work", "Where time and tokens went", body, "Time")
 
 
 def _sum(parts: Sequence[Mapping[str, Any]], key: str) -> int:
@@ -64,7 +64,7 @@ def _totals(runs: Runs) -> Safe:
     for title, source in zip(runs.titles, runs.sources, strict=True):
         if source.timing:
             machine = source.document["manifest"].get("machine", {})
-            threads = f", {machine['threads']} threads" if machine.get("threads") else ""
+            threads = f", {machine['threads']} thread{'s' if machine['threads'] != 1 else ''}" if machine.get("threads") else ""
             memory = source.timing.get("peak_memory_mb")
             sessions = source.timing.get("sessions", 1)
             where = f"{title}: " if len(runs.sources) > 1 else ""
@@ -198,7 +198,7 @@ def data_section(runs: Runs) -> Section:
         "test rows are",
     ]
     lead = "Leaks: rows to learn from that equal a test row (by id, by text, or nearly) and were taken out before anything was drawn."
-    return Section("data", "The data", f"{table(head, rows)}{paragraph(lead, 'note')}{''.join(parts)}" if rows else "")
+    return Section("data", "The data", f"{table(head, rows)}{paragraph(lead, 'note')}{''.join(parts)}" if rows else "", "Data")
 
 
 def manifest_section(runs: Runs) -> Section:

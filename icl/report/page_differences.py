@@ -41,7 +41,7 @@ def differences_section(runs: Runs, stored: Mapping[int, StoredRun]) -> Section:
         "The first minus the second on the items that both scored, with its paired 95 % interval: over items, and draws of labels where there "
         "are several. Where the interval leaves out 0 the two are told apart; p is adjusted by Holm for the number of rows."
     )
-    return Section("differences", "Paired differences", paragraph(lead, "note") + "".join(parts) if parts else "")
+    return Section("differences", "Paired differences", paragraph(lead, "note") + "".join(parts) if parts else "", "Differences")
 
 
 def _pairs(runs: Runs, task: str, metric: str) -> Iterator[Pair]:
@@ -141,4 +141,10 @@ def _task(runs: Runs, task: str, metric: str, pairs: Sequence[Pair], records: Se
         zero=True,
     )
     head: list[TableCell] = ["first", "second", Num("difference"), Num("p (Holm)" if many else "p"), Num("items"), "what it says"]
-    return f"<h3>{name(task)} <small>{name(metric)}</small></h3>{figures([drawn])}{table(head, rows)}"
+    if leader:
+        head, rows = [f"{leader} minus", *head[2:]], [row[1:] for row in rows]
+    counts = {record["n_items"] for record in records if record["difference"] is not None}
+    if len(counts) == 1 and not any(record["n_unscored"] for record in records):  # said once instead of in every row
+        head, rows = [*head[:-2], head[-1]], [[*row[:-2], row[-1]] for row in rows]
+    about = f"{metric}, {counts.pop():,} items" if len(counts) == 1 else metric
+    return f'<h3>{name(task)} <small>{name(about)}</small></h3><div class="beside wide-right">{figures([drawn])}{table(head, rows)}</div>'

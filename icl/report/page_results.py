@@ -1,76 +1,15 @@
-"""The page's first parts: the answer, the figures by label budget, learning curves, what they cost, and the spread over seeds."""
+"""The page's parts on results: the figures by label budget, learning curves, and what they cost."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from .console import LEADER, LEVEL
-from .markup import Cell, Num, Safe, Section, esc, figures, name, paragraph, table
-from .plots import Curve, Mark, Row, cost_svg, curves_svg, rows_svg
-from .runs import Record, Runs, Series, budgets_of, in_order, is_percent, said, said_budget, said_interval, whole
-
-
-class Answer(NamedTuple):
-    """What stands on top of the page."""
-
-    title: str
-    paragraphs: Sequence[str]
-    """The first is what matters most."""
-    figures: Sequence[tuple[str, str]] = ()
-    """(name, value) of key figures."""
-
-
-def answer_section(answer: Answer) -> Safe:
-    tiles = "".join(f"<div><dt>{esc(key)}</dt><dd>{name(value)}</dd></div>" for key, value in answer.figures)
-    listed = f"<dl>{tiles}</dl>" if tiles else ""
-    said = "".join(paragraph(name(each)) for each in answer.paragraphs)
-    return Safe(f'<section id="answer" class="answer"><h2>{name(answer.title)}</h2>{said}{listed}</section>')
-
-
-def default_answer(runs: Runs) -> Answer | None:
-    """Per task the leading method at the largest label budget, by the first metric, and those not told apart from it."""
-    lines: list[str] = []
-    tiles: list[tuple[str, str]] = []
-    winners = []
-    for n, source in enumerate(runs.sources):
-        for task in source.document["tasks"]:
-            best = _best(source.document, task)
-            if best is None:
-                continue
-            metric, percent = best["metric"], is_percent(runs.metrics[best["metric"]])
-            series = Series(n, *best["best"])
-            record = _record(runs, task, metric, best["budget"], series)
-            if record is None:
-                continue
-            winners.append(runs.names[series])
-            level = [runs.names[Series(n, model, method)] for model, method in best["level"]]
-            others = f"Not told apart from it: {', '.join(level)}." if level else "It is told apart from every other method."
-            others = others if _n_rivals(runs, task, n) > 1 else ""
-            lines.append(
-                f"On {task}, with {said_budget(best['budget'])}: {runs.names[series]}, {metric} {whole(record, percent)}. {others}"
-            )
-            tiles.append((f"{metric} of {runs.names[series]} on {task}", whole(record, percent)))
-    if not lines:
-        return None
-    same = list(dict.fromkeys(winners))
-    title = f"{same[0]} leads" if len(same) == 1 else "No method leads everywhere" if len(runs.tasks) > 1 else " and ".join(same) + " lead"
-    return Answer(title, [line.strip() for line in lines], tiles[:6])
-
-
-def _n_rivals(runs: Runs, task: str, run: int) -> int:
-    return len({series for series, _ in runs.of("records", task) if series.run == run})
-
-
-def _best(document: Record, task: str) -> Record | None:
-    entries = [entry for entry in document["best"] if entry["task"] == task]
-    mine = [entry for entry in entries if entry["metric"] == entries[0]["metric"]]
-    return max(mine, key=lambda entry: in_order(entry["budget"]), default=None)
-
-
-def _record(runs: Runs, task: str, metric: str, budget: Any, series: Series) -> Record | None:
-    records = [r for s, r in runs.of("records", task, metric=metric, seed=None) if s == series and r["budget"] in (budget, None)]
-    return records[0] if records else None
+from .markup import Cell, Num, Safe, Section, esc, figures, legend, name, paragraph, sample, table
+from .page_answer import Answer
+from .plots import Crossing, Curve, Mark, Row, cost_svg, curves_svg, rows_svg
+from .runs import Record, Runs, Series, budgets_of, is_percent, said, said_budget, said_interval, whole
 
 
 def figures_section(runs: Runs) -> Section:
@@ -110,14 +49,7 @@ def _metric_table(runs: Runs, task: str, metric: str) -> Safe:
 
 
 def _title(runs: Runs, series: Series, title: str) -> Safe:
-    return Safe(f"{swatch(runs.number(series))}{name(title)}")
-
-
-def swatch(n: int) -> str:
-    """A dot in the colour of the n-th series."""
-    from .svg import colour
-
-    return f'<svg class="swatch" width="10" height="10" viewBox="0 0 10 10" aria-hidden="true"><circle cx="5" cy="5" r="4.5" fill="{colour(n)}"/></svg>'
+    return Safe(f"{sample(runs.number(series))}{name(title)}")
 
 
 def _figure(runs: Runs, mine: dict[Any, Record], budget: Any, series: Series, percent: bool) -> Cell:
@@ -142,8 +74,10 @@ def _mark(runs: Runs, record: Record, budget: Any, series: Series) -> str:
     return ""
 
 
-def curves_section(runs: Runs) -> Section:
-    """Learning curves, one figure per task and metric; of a task with a single label budget, rows of intervals."""
+def curves_section(runs: Runs, answer: Answer | None = None) -> Section:
+    """Learning curves, one figure per task and metric; of a task with a single label budget, rows of intervals. The crossover of the
+    answer is marked in those of its metric."""
+    crossing = answer.crossing if answer is not None else None
     drawn = []
     for task in runs.tasks:
         for metric in runs.metrics_of(task):
@@ -152,14 +86,20 @@ def curves_section(runs: Runs) -> Section:
                 continue
             title = f"{metric} on {task}" if len(runs.tasks) > 1 or len(runs.metrics_of(task)) > 1 else metric
             if len(budgets_of(record for _, record in records)) > 1:
-                drawn.append(_curves(runs, task, metric, title, records))
+                marked = crossing if answer is not None and metric == answer.metric else None
+                drawn.append(_curves(runs, task, metric, title, records, marked))
             else:
                 drawn.append(_rows(runs, metric, title, records))
     lead = "The figure against the labels owned, with the band of its 95 % interval. A method that needs no labels is a straight line."
-    return Section("curves", "Learning curves", paragraph(lead, "note") + figures(drawn) if drawn else "")
+    lead += " " + crossing.tip if crossing is not None else ""
+    return Section("curves", "Learning curves", f"{paragraph(lead, 'note')}{_legend(runs)}{figures(drawn)}" if drawn else "", "Curves")
 
 
-def _curves(runs: Runs, task: str, metric: str, title: str, records: Sequence[tuple[Series, Record]]) -> str:
+def _legend(runs: Runs) -> Safe:
+    return legend((runs.number(series), title) for series, title in runs.names.items())
+
+
+def _curves(runs: Runs, task: str, metric: str, title: str, records: Sequence[tuple[Series, Record]], crossing: Crossing | None) -> str:
     facts = runs.metrics[metric]
     curves = []
     for series, shown in runs.names.items():
@@ -168,7 +108,7 @@ def _curves(runs: Runs, task: str, metric: str, title: str, records: Sequence[tu
         if marks:
             curves.append(Curve(runs.number(series), shown, marks, is_flat=all(record["budget"] is None for record in mine)))
     bounds = tuple(facts["bounds"]) if facts["bounds"] else None
-    return curves_svg(curves, title, metric, bounds)
+    return curves_svg(curves, title, metric, bounds, crossing)
 
 
 def _mark_of(record: Record, x: float, percent: bool) -> Mark:
@@ -199,7 +139,7 @@ def cost_section(runs: Runs) -> Section:
         records = [(series, r) for series, r in runs.largest(task, metric=metric, seed=None) if r["value"] is not None]
         for kind, unit, costs in (
             ("seconds", "seconds per query, as measured", _seconds(runs, task)),
-            ("tokens", "tokens per query that a language model computes, from a cold start", _tokens(runs, task)),
+            ("tokens", "tokens computed per query, from a cold start", _tokens(runs, task)),
         ):
             points = []
             for series, record in records:
@@ -214,7 +154,7 @@ def cost_section(runs: Runs) -> Section:
     lead = "Each method at its largest label budget. Up is better, left is cheaper; the axis of costs is logarithmic."
     lower = any(not runs.metrics[metrics[0]]["higher_is_better"] for metrics in map(runs.metrics_of, runs.tasks) if metrics)
     lead = lead.replace("Up is better, left", "Left") if lower else lead
-    return Section("cost", "What it costs", paragraph(lead, "note") + figures(drawn) if drawn else "")
+    return Section("cost", "What it costs", f"{paragraph(lead, 'note')}{_legend(runs)}{figures(drawn)}" if drawn else "", "Costs")
 
 
 def _seconds(runs: Runs, task: str) -> dict[tuple[Series, Any], float]:
@@ -232,24 +172,3 @@ def _tokens(runs: Runs, task: str) -> dict[tuple[Series, Any], float]:
             found.setdefault((series, cell["budget"]), []).append(cell["tokens_computed"])
     n = runs.facts(task)["n_items"]
     return {key: sum(each) / len(each) / n for key, each in found.items()}
-
-
-def spread_section(runs: Runs) -> Section:
-    """The single draws of labels at the largest label budget, a dot each."""
-    drawn = []
-    for task in runs.tasks:
-        for metric in runs.metrics_of(task)[:1]:
-            percent = is_percent(runs.metrics[metric])
-            rows = []
-            for series, record in runs.largest(task, metric=metric, seed=None):
-                seeds = [
-                    r for s, r in runs.of("records", task, metric=metric, budget=record["budget"]) if s == series and r["seed"] is not None
-                ]
-                values = [r for r in seeds if r["value"] is not None]
-                if len(values) > 1 and record["value"] is not None:
-                    marks = [Mark(0, r["value"], tip=f"seed {r['seed']}: {said(r['value'], percent)}") for r in values]
-                    rows.append(Row(runs.number(series), runs.names[series], marks, record["value"]))
-            if rows:
-                drawn.append(rows_svg(rows, f"{metric} by draw of labels, {task}", metric, percent=percent))
-    lead = "Each dot is one seed, which draws the labelled examples, at the largest label budget; the upright stroke is their mean."
-    return Section("spread", "Spread over seeds", paragraph(lead, "note") + figures(drawn) if drawn else "")

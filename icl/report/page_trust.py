@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..evaluate.compare import StoredRun
-from .markup import Cell, Num, Safe, Section, esc, figures, fold, name, paragraph, table
+from .markup import Cell, Num, Safe, Section, esc, figures, fold, legend, name, paragraph, table
 from .plots import matrix_svg
 from .runs import Record, Runs, Series, said_budget
 from .svg import coverage_svg, reliability_svg
@@ -32,14 +32,15 @@ def trust_section(runs: Runs) -> Section:
             )
             for series, record in records
         ]
-        coverage = figures([coverage_svg(curves, f"Accuracy against coverage, {task}")])
+        numbers = [runs.number(series) for series, _ in records]
+        coverage = legend(zip(numbers, curves, strict=True)) + figures([coverage_svg(curves, "Accuracy against coverage", numbers=numbers)])
         diagrams = fold(f"Reliability diagrams of {len(drawn)} methods", figures(drawn), is_open=len(runs.tasks) == 1)
         parts.append(f"<h3>{name(task)}</h3>{coverage}{diagrams}")
     lead = (
         "Each method at its largest label budget. Coverage: how many answers are right if only the surest are given. Reliability: how often "
         "answers are right, against how probable they were said to be; calibrated ones lie on the diagonal."
     )
-    return Section("trust", "Can the probabilities be trusted?", paragraph(lead, "note") + "".join(parts) if parts else "")
+    return Section("trust", "Can the probabilities be trusted?", paragraph(lead, "note") + "".join(parts) if parts else "", "Trust")
 
 
 def confusion_section(runs: Runs, stored: Mapping[int, StoredRun]) -> Section:
@@ -67,7 +68,7 @@ def confusion_section(runs: Runs, stored: Mapping[int, StoredRun]) -> Section:
         "Rows are the true labels, columns the answers, over all seeds; the shade is the share of the row. The methods are in order of their "
         "figure. A click on a cell lists its items."
     )
-    return Section("confusion", "Which labels are confused", paragraph(lead, "note") + "".join(parts) if parts else "")
+    return Section("confusion", "Which labels are confused", paragraph(lead, "note") + "".join(parts) if parts else "", "Confusions")
 
 
 def _counts(run: StoredRun, task: str, series: Series, record: Record, labels: Sequence[str]) -> Counter[tuple[int, int]]:

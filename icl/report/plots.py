@@ -25,6 +25,15 @@ class Mark(NamedTuple):
     tip: str = ""
 
 
+class Crossing(NamedTuple):
+    """From how many labels on training wins; infinity is beyond the last label budget, an estimate of None too."""
+
+    estimate: float | None
+    low: float
+    high: float
+    tip: str = ""
+
+
 class Curve(NamedTuple):
     """A series: its number (colour and dash), its name, its marks by x. is_flat: the same at every x, so it has one mark."""
 
@@ -50,13 +59,17 @@ def _ends(mark: Mark) -> list[float]:
     return [v for v in (mark.value, mark.low, mark.high) if v is not None]
 
 
-def curves_svg(curves: Sequence[Curve], title: str, y_label: str, bounds: tuple[float, float] | None, x_label: str = "labels owned") -> str:
-    """Learning curves with bands of their intervals, over the logarithm of x. A flat one is a line with whiskers at its right end."""
+def curves_svg(
+    curves: Sequence[Curve], title: str, y_label: str, bounds: tuple[float, float] | None, crossing: Crossing | None = None
+) -> str:
+    """Learning curves with bands of their intervals, over the logarithm of the labels owned. A flat one is a line with a dot at its right
+    end. crossing: from how many labels on training wins."""
     xs = sorted({mark.x for curve in curves if not curve.is_flat for mark in curve.marks}) or [1.0]
     logs = [math.log(max(x, 1e-9)) for x in xs]
     percent = bounds == (0.0, 1.0)
     plot = Plot((logs[0], logs[-1]), _extent([v for c in curves for m in c.marks for v in _ends(m)], bounds))
-    parts = [axes(plot, x_label, y_label, percent=percent, x_ticks=False, x_room=True), _names_of_x(plot, xs)]
+    parts = [axes(plot, "labels owned", y_label, percent=percent, x_ticks=False, x_room=True), _names_of_x(plot, xs)]
+    parts.append(_crossing(plot, crossing) if crossing is not None and len(xs) > 1 else "")
     for curve in curves:
         marks = sorted(curve.marks)
         at = [(logs[0] if curve.is_flat else math.log(max(m.x, 1e-9)), m.value) for m in marks]
@@ -71,10 +84,19 @@ def curves_svg(curves: Sequence[Curve], title: str, y_label: str, bounds: tuple[
             parts += [_whisker(plot, x, m, curve.n) for x, m in known]
         parts.append(line(plot, at, series(curve.n), width=1.5 if curve.is_flat else 2))
         parts.append(dots(plot, at[-1:] if curve.is_flat else at, colour(curve.n), [m.tip for m in marks]))
-    bottom = plot.top + plot.height + 58
-    parts.append(legend(plot.left, bottom, [(c.n, short(c.name, 54)) for c in curves]))
     ends = [f"{c.name}: {c.marks[-1].tip}" for c in curves if c.marks]
-    return figure(title, "; ".join(ends), parts, (WIDTH, bottom + 18 * len(curves)))
+    return figure(title, "; ".join(ends), parts, (WIDTH, plot.top + plot.height + 46))
+
+
+def _crossing(plot: Plot, crossing: Crossing) -> str:
+    """An upright stroke at the estimate, over the shade of its interval; what lies beyond the last label budget ends there."""
+    left, right = (plot.at(math.log(max(x, 1e-9)) if x < math.inf else plot.x[1], plot.y[1])[0] for x in (crossing.low, crossing.high))
+    shade = f'<rect x="{left:.1f}" y="{plot.top:.1f}" width="{max(right - left, 1):.1f}" height="{plot.height:.1f}" fill="currentColor" fill-opacity=".07"/>'
+    stroke = ""
+    if crossing.estimate is not None:
+        x = plot.at(math.log(max(crossing.estimate, 1e-9)), plot.y[1])[0]
+        stroke = f'<path d="M{x:.1f} {plot.top:.1f}v{plot.height:.1f}" stroke="currentColor" stroke-width="1.5" stroke-dasharray="5 3"/>'
+    return f"<g>{shade}{stroke}<title>{escape(crossing.tip)}</title></g>"
 
 
 def _names_of_x(plot: Plot, xs: Sequence[float]) -> str:
@@ -111,10 +133,8 @@ def cost_svg(curves: Sequence[Curve], title: str, x_label: str, y_label: str, bo
             if mark.low is not None:
                 parts.append(_whisker(plot, at, mark, curve.n))
             parts.append(dots(plot, [(at, mark.value)], colour(curve.n), [f"{curve.name}: {mark.tip}"], radius=5))
-    bottom = plot.top + plot.height + 58
-    parts.append(legend(plot.left, bottom, [(c.n, short(c.name, 54)) for c in curves]))
     said = "; ".join(f"{c.name}: {m.tip}" for c in curves for m in c.marks)
-    return figure(title, said, parts, (WIDTH, bottom + 18 * len(curves)))
+    return figure(title, said, parts, (WIDTH, plot.top + plot.height + 46))
 
 
 def _powers(extent: tuple[float, float]) -> list[float]:
@@ -142,9 +162,17 @@ def rows_svg(rows: Sequence[Row], title: str, x_label: str, *, percent: bool, ze
     values = [v for row in rows for mark in row.marks for v in _ends(mark)] + ([0.0] if zero else [])
     plot = Plot(_extent(values), (0, 1), left=178, top=34, width=WIDTH - 178 - 22, height=ROW * len(rows) + 8)
     parts = []
-    for value in ticks(plot.x, 5):
+    for value in ticks(plot.x):
         x, y = plot.at(value, 0)
-        shown = f"{value * 100:+.6g}" if zero and percent else f"{value * 100:.6g} %" if percent else f"{value:.6g}"
+        shown = (
+            "0"
+            if zero and abs(value) < 1e-12
+            else f"{value * 100:+.6g}"
+            if zero and percent
+            else f"{value * 100:.6g} %"
+            if percent
+            else f"{value:.6g}"
+        )
         parts.append(f'<path d="M{x:.1f} {y:.1f}v{-plot.height:.1f}" stroke="currentColor" stroke-opacity=".15"/>')
         parts.append(text(x, y + 17, shown, anchor="middle"))
     if zero:

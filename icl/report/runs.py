@@ -143,3 +143,17 @@ def whole(record: Record, percent: bool) -> str:
     """A figure with its interval and unit."""
     unit = " %" if percent and record["value"] is not None else ""
     return f"{said(record['value'], percent)}{unit} {said_interval(record, percent)}".strip()
+
+
+def said_seconds(seconds: float) -> str:
+    if seconds >= 90:
+        return f"{seconds / 60:.1f} min"
+    ms = seconds * 1000
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{ms:.0f} ms" if ms >= 10 else f"{ms:.2g} ms"
+
+
+def best_of(document: Record, task: str) -> Record | None:
+    """The entry of `best` for a task at its largest label budget, by the first metric; None if nothing is finished."""
+    entries = [entry for entry in document["best"] if entry["task"] == task]
+    mine = [entry for entry in entries if entry["metric"] == entries[0]["metric"]]
+    return max(mine, key=lambda entry: in_order(entry["budget"]), default=None)

@@ -30,9 +30,9 @@ class Plot:
 
     x: tuple[float, float]
     y: tuple[float, float]
-    left: float = 54
+    left: float = 64
     top: float = 34
-    width: float = 380
+    width: float = 374
     height: float = 240
 
     def at(self, x: float, y: float) -> tuple[float, float]:
@@ -190,23 +190,28 @@ def axes_of_counts(plot: Plot, most: int) -> str:
 
 
 def coverage_svg(
-    curves: Mapping[str, Sequence[tuple[float, float, float]]], title: str = "Accuracy against coverage", *, alone: bool = False
+    curves: Mapping[str, Sequence[tuple[float, float, float]]],
+    title: str = "Accuracy against coverage",
+    *,
+    alone: bool = False,
+    numbers: Sequence[int] | None = None,
 ) -> str:
     """Accuracy of the answers given, against the share of items that are answered, a line per series.
 
-    curves: name -> (coverage, accuracy, threshold), as `evaluate.confidence.coverage_curve` gives them.
+    curves: name -> (coverage, accuracy, threshold), as `evaluate.confidence.coverage_curve` gives them. numbers: of the series, whose
+    names then stand elsewhere; by default the names stand below.
     """
     lowest = min((accuracy for points in curves.values() for _, accuracy, _ in points), default=0.0)
     plot = Plot((0, 1), (min(0.9, math.floor(lowest * 10 + 1e-9) / 10), 1))
     parts = [axes(plot, "share of items answered", "right among those answered")]
-    for n, points in enumerate(curves.values()):
+    for n, points in zip(numbers or range(len(curves)), curves.values(), strict=True):
         at = [(coverage, accuracy) for coverage, accuracy, _ in points]
         tips = [
             f"{coverage:.1%} answered, {accuracy:.1%} of them right, from a probability of {t:.3f} on" for coverage, accuracy, t in points
         ]
         parts += [line(plot, at, series(n)), dots(plot, at, colour(n), tips)]
-    bottom = plot.top + plot.height + 58
-    parts.append(legend(plot.left, bottom, curves))
+    bottom = plot.top + plot.height + (58 if numbers is None else 46)
+    parts.append(legend(plot.left, bottom, curves) if numbers is None else "")
     ends = [f"{name}: {points[-1][1]:.1%} right where all are answered" for name, points in curves.items() if points]
-    size = (WIDTH, bottom + 18 * len(curves))
+    size = (WIDTH, bottom + (18 * len(curves) if numbers is None else 0))
     return figure(title, f"{'; '.join(ends)}.", parts, size, alone=alone)

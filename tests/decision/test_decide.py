@@ -100,6 +100,13 @@ def test_one_paragraph_says_all(decided):
     assert winner in decided._repr_html_()
 
 
+def test_the_page_of_the_run_has_the_answer_on_top(decided, tmp_path):
+    page = (decided.folder / "report.html").read_text(encoding="utf-8")
+    title = f"Use {decided.findings.choice.winner}" if decided.settled else "Not settled"
+    assert page.index(f"<bdi>{title}</bdi>") < page.index("Learning curves")
+    assert decided.to_html(tmp_path / "decision.html").read_text(encoding="utf-8") == page
+
+
 def saved(decided, task, folder):
     """Two methods as winners, saved; what they answer here."""
     queries = [dict(e.fields) for e in task.test]

@@ -27,7 +27,7 @@ HTML, SVG = (
 )  # fmt: skip
 ATTRIBUTES = {
     "lang", "charset", "http-equiv", "content", "name", "id", "class", "href", "aria-label", "aria-labelledby", "aria-hidden", "role", "scope", "tabindex",
-    "open", "type", "data-task", "data-labels", "data-series", "data-row", "data-column", "xmlns", "viewbox", "width", "height", "font-family", "font-size",
+    "open", "type", "data-first", "data-task", "data-labels", "data-series", "data-row", "data-column", "xmlns", "viewbox", "width", "height", "font-family", "font-size",
     "font-weight", "fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "d", "x", "y", "cx", "cy", "r", "rx",
     "text-anchor", "transform", "pointer-events", "stroke-linejoin", "stroke-linecap",
 }  # fmt: skip
