@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -30,13 +30,17 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def progress(description: str, total: int, unit: str = "items") -> Iterator[Advance]:
-    """Show the progress of `total` units while the block runs.
+def progress(description: str, total: int | Callable[[], int], unit: str = "items") -> Iterator[Advance]:
+    """Show the progress of `total` units while the block runs; a function is asked each time, for work that turns out to be more.
 
     A rich bar if stderr is a terminal and neither `NO_COLOR` nor `CI` is set; otherwise a line every 10 seconds and one at the end,
     if the work took that long.
     """
-    if quiet() or total <= 0:
+
+    def known() -> int:
+        return total if isinstance(total, int) else total()
+
+    if quiet() or (isinstance(total, int) and total <= 0):
         yield lambda n=1: None
         return
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and not os.environ.get("CI"):
@@ -45,8 +49,8 @@ def progress(description: str, total: int, unit: str = "items") -> Iterator[Adva
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(description, total=total)
-            yield lambda n=1: bar.advance(task, n)
+            task = bar.add_task(description, total=known())
+            yield lambda n=1: bar.update(task, total=known(), advance=n)
         return
     started = last = time.monotonic()
     done = 0
@@ -57,8 +61,8 @@ def progress(description: str, total: int, unit: str = "items") -> Iterator[Adva
         now = time.monotonic()
         if now - last >= PLAIN_EVERY_S:
             last = now
-            note(f"{description}: {done}/{total} {unit}, {now - started:.0f} s")
+            note(f"{description}: {done}/{known()} {unit}, {now - started:.0f} s")
 
     yield advance
     if last != started:
-        note(f"{description}: {done}/{total} {unit} done, {time.monotonic() - started:.0f} s")
+        note(f"{description}: {done}/{known()} {unit} done, {time.monotonic() - started:.0f} s")

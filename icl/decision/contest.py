@@ -13,6 +13,7 @@ from ..errors import InputError, Problem, suggest
 from ..evaluate.answer import Sides
 from ..evaluate.break_even import Prices
 from ..evaluate.check import kinds_of, load_suite
+from ..evaluate.planning import MORE_DRAWS
 from ..evaluate.prepare import Prepared, prepare
 from ..evaluate.probe import PROMPTS, TRAINED
 from ..evaluate.schema import DEFAULT_METRICS, ModelEntry
@@ -257,6 +258,11 @@ class Contest:
 
     def models(self, entries: Sequence[Any]) -> dict[str, LanguageModel]:
         return {} if self.lm is None else {entry.key: self.lm for entry in entries}
+
+    def most_draws(self, planned: int) -> int:
+        """Draws of the labels that there can be at most: those beyond the plan only fill time that is left."""
+        request = self.request
+        return planned if request.seeds is not None or request.until_decided else max(planned, MORE_DRAWS)
 
     @property
     def sides(self) -> Sides:

@@ -104,7 +104,7 @@ def decide(
     if state is None:
         planned, estimates = _planned(contest, started)
         state = State(folder, facts_of(contest), planned, estimates)
-    for line in plan_lines(state.plan, minutes):
+    for line in plan_lines(state.plan, minutes, more=contest.most_draws(state.plan.seeds) > state.plan.seeds):
         note(line)
     if more.get("only_plan"):
         return Decision(state.plan, contest)
@@ -150,12 +150,14 @@ def _decided(contest: Contest, state: State, started: float, max_cost: float | N
     state.write()
     planned, request, task = state.plan, contest.request, contest.task
     entries = [entry for entry in contest.methods if name_of(entry) in planned.methods]
-    suite = contest.suite(entries, planned.budgets, planned.seeds, planned.n_items)
+    suite = contest.suite(entries, planned.budgets, contest.most_draws(planned.seeds), planned.n_items)
     metric = metric_of(task, request)
     pace = Pace(
         _seconds(state),
         request.minutes * 60,
         started,
+        reserve=RESERVE / 2,
+        planned=planned.seeds,
         until=_looks(contest, planned, metric) if request.until_decided else None,
         left_out=None if state.ended is None else frozenset(state.ended["left_out"]),
     )
@@ -181,7 +183,8 @@ def _decided(contest: Contest, state: State, started: float, max_cost: float | N
         clocks = {name: seconds_per_query(load(state.folder / paths[name], plugins=request.plugins), task.test) for name in light}
         made = {_key(cell) for cell in done.document["cells"]}
         left_out = sorted({cell.key for cell in cells(loaded)} - made)
-        state = dataclasses.replace(state, ended={"left_out": left_out, "why": pace.why, "query_s": clocks})
+        missing = sum(not pace.is_beyond(cell) for cell in cells(loaded) if cell.key not in made)
+        state = dataclasses.replace(state, ended={"left_out": left_out, "missing": missing, "why": pace.why, "query_s": clocks})
         state.write()
     return _answered(contest, state, done, metric)
 
@@ -222,7 +225,7 @@ def _answered(contest: Contest, state: State, done: Run, metric: str) -> Decisio
         order=order,
         plugins=contest.request.plugins,
     )
-    decision = Decision(state.plan, contest, done, found, _notes(state, done))
+    decision = Decision(state.plan, contest, done, found, _notes(contest, state, done))
     state.write(**decision.as_dict())
     write_page(done)  # again, with the answer on top
     return decision
@@ -232,15 +235,20 @@ def _key(cell: Mapping[str, Any]) -> str:
     return Cell(cell["model"], cell["task"], cell["method"], cell["budget"], cell["seed"]).key
 
 
-def _notes(state: State, done: Run) -> tuple[str, ...]:
+def _notes(contest: Contest, state: State, done: Run) -> tuple[str, ...]:
     ended, planned = state.ended or {}, state.plan
     notes = []
     n_draws = len({cell["seed"] for cell in done.document["cells"] if cell["seed"] is not None})
     if ended.get("why") == SETTLED:
         notes.append(f"The run ended after {n_draws} of {planned.seeds} draws of the labels, since the answer was settled.")
     elif ended.get("why") == TIME:
-        n = len(ended["left_out"])
+        n = ended.get("missing", len(ended["left_out"]))
         notes.append(f"The time was up before {n} of the planned {'cells' if n > 1 else 'cell'} of the comparison could be done.")
+    if planned.n_items < len(contest.task.test):
+        n_test = len(contest.task.test)
+        notes.append(
+            f"The time was enough for {planned.n_items:,} of the {n_test:,} test items; more minutes take more of them, and narrow every interval."
+        )
     if planned.left_out:
         names = " and ".join(name for name, _ in planned.left_out)
         notes.append(

@@ -71,8 +71,11 @@ def _run(running: _Running, retry_failed: bool, schedule: Schedule | None) -> No
             for cell, positions in again:
                 running.retry(cell, positions, advance, is_finished=cell.key in finished)
     todo = [cell for cell in prepared.cells if cell.key not in finished]
-    total = sum(len(prepared.tasks[cell.task].test) for cell in todo)
-    with progress("run", total, "predictions") as advance:
+
+    def total() -> int:  # a schedule may leave cells out, and say of which it expects that they are done
+        return sum(len(prepared.tasks[cell.task].test) for cell in getattr(schedule, "counted", todo))
+
+    with progress("run", total if hasattr(schedule, "counted") else total(), "predictions") as advance:
         for cell in todo if schedule is None else schedule(todo, store):
             running.cell(cell, advance)
     if schedule is not None:

@@ -30,7 +30,7 @@ class Pace:
     """A `loop.Schedule`.
 
     The first draw of the labels comes first: the largest label budget, then smaller ones, cheap methods first. Another draw is begun only
-    if all of it is expected to fit. What is expected is the estimate, times what earlier cells of the same method took by theirs.
+    if all of it is expected to fit; draws beyond the plan fill the time that is left. What is expected is the estimate, times what earlier cells of the same method took by theirs.
     """
 
     seconds: Mapping[tuple[str, int | None], float]
@@ -41,6 +41,10 @@ class Pace:
     """By `time.perf_counter`."""
     first: int = 0
     """The seed of the first draw."""
+    planned: int | None = None
+    """Draws that belong to the plan; None: all."""
+    reserve: float = 0.0
+    """Share of the limit that a draw beyond the plan leaves free."""
     until: Looks | None = None
     """If given: end after the draw with which the answer is settled."""
     left_out: frozenset[str] | None = None
@@ -49,6 +53,8 @@ class Pace:
     """How it ended before everything was done: `time` or `settled`."""
     expected: dict[str, list[float]] = field(default_factory=dict)
     """Method -> [seconds expected, seconds taken] of the cells done."""
+    counted: list[Cell] = field(default_factory=list)
+    """Of the cells that were to be done: those of the plan, and of draws beyond it that were begun."""
 
     def __call__(self, todo: Sequence[Cell], store: RunStore) -> Iterator[Cell]:
         if self.left_out is not None:
@@ -58,15 +64,18 @@ class Pace:
         before = sum(clock["fit_s"] + clock["predict_s"] for _, clock in done.values())
         begun_draws = {Cell(*json.loads(key)).seed for key in done}
         missed: set[str] = set()
+        self.counted += [cell for cell in todo if not self.is_beyond(cell)]
         for seed in sorted({self._draw(cell) for cell in todo}):
             cells = sorted((cell for cell in todo if self._draw(cell) == seed), key=self._rank)
             if seed != self.first and seed not in begun_draws:
                 if self.until is not None and self.until.settled(store):
                     self.why = SETTLED
                     return
-                if self._used(before) + sum(map(self._expect, cells)) > self.limit:
-                    self.why = TIME
+                beyond = self.is_beyond(cells[0])
+                if self._used(before) + sum(map(self._expect, cells)) > self.limit * (1 - self.reserve if beyond else 1):
+                    self.why = self.why if beyond else TIME
                     return
+                self.counted += cells if beyond else []
             for cell in cells:
                 expected = self._expect(cell)
                 if cell.method in missed and seed != self.first:
@@ -74,11 +83,15 @@ class Pace:
                 if self._used(before) + expected > self.limit * LATE:
                     note(f"{cell}: left out, since it is expected to take {expected:.0f} s more")
                     missed.add(cell.method)
-                    self.why = TIME
+                    self.why = self.why if self.is_beyond(cell) else TIME
                     continue
                 begun = time.perf_counter()
                 yield cell
                 self._learn(cell, time.perf_counter() - begun)
+
+    def is_beyond(self, cell: Cell) -> bool:
+        """Whether a cell belongs to a draw that was not planned."""
+        return self.planned is not None and self._draw(cell) >= self.first + self.planned
 
     def _draw(self, cell: Cell) -> int:
         """What needs no labels belongs to the first draw."""

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 STEPS: tuple[tuple[int, int, int], ...] = (
-    (20, 1, 1), (30, 1, 1), (30, 2, 1), (50, 2, 1), (70, 2, 1), (100, 2, 1), (100, 3, 1), (100, 3, 2), (150, 3, 2), (150, 3, 3), (200, 3, 3),
-    (200, 4, 3), (250, 4, 3), (300, 4, 3), (300, 4, 4), (300, 4, 5), (400, 4, 5), (500, 4, 5), (500, 6, 7), (500, 6, 10), (1000, 6, 10),
+    (20, 1, 1), (30, 1, 1), (30, 2, 1), (40, 2, 1), (50, 2, 1), (60, 2, 1), (70, 2, 1), (85, 2, 1), (100, 2, 1), (100, 3, 1), (100, 3, 2),
+    (125, 3, 2), (150, 3, 2), (150, 3, 3), (200, 3, 3), (200, 4, 3), (250, 4, 3), (300, 4, 3), (300, 4, 4), (300, 4, 5), (400, 4, 5), (500, 4, 5), (500, 6, 7), (500, 6, 10), (1000, 6, 10),
 )  # fmt: skip
 """(test items, label budgets, draws): each step adds to one thing what the last one lacks most, so that no figure is far less sure than
 the others."""
 FIRST_BUDGET = 256
 """The label budget that is compared first is the largest up to this; then smaller ones, then larger ones."""
+MORE_DRAWS = 5
+"""Draws of the labels that are made where cells took less time than expected and the draws were not named: they are what figures lack most
+once the plan is done."""
 RESERVE = 0.15
 """Share of the time that is not planned for: figures, intervals, saving, and what the estimate misses."""
 

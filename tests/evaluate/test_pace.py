@@ -62,6 +62,14 @@ def test_a_draw_that_would_not_fit_is_not_begun(monkeypatch, store):
     assert pace.why == TIME
 
 
+def test_draws_beyond_the_plan_fill_the_time_that_is_left(monkeypatch, store):
+    clock, pace = Clock(monkeypatch), Pace(SECONDS, 16.0, 100.0, planned=1, reserve=0.1)
+    done = clock.run(pace, store, lambda c: 0.8 * expected(c))
+    assert {c.seed for c in done} == {0, 1, None}  # 6 s and 5.6 s; a third draw would end at 17.2 s
+    assert pace.why is None
+    assert set(pace.counted) == set(done)
+
+
 def test_slow_cells_count_as_slow_from_then_on(monkeypatch, store):
     clock, pace = Clock(monkeypatch), Pace(SECONDS, 16.0, 100.0)
     done = clock.run(pace, store, lambda c: 2 * expected(c))

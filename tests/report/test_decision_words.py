@@ -72,6 +72,10 @@ def test_a_cheaper_method_that_may_be_as_good():
     assert "  " not in text
 
 
+def test_a_maximum_that_is_no_higher_is_not_called_optimistic():
+    assert "optimistic" not in paragraph(with_choice(optimistic=0.7))
+
+
 def test_the_best_that_is_also_used():
     text = paragraph(with_choice(winner="knn-8", halves=("knn-8",) * 2))
     assert "The next best, embedding_head, is 1.0 points [" in text
@@ -98,7 +102,7 @@ def test_not_settled_says_what_would_settle_it():
     assert text.startswith(
         "Not settled: half of the test items chooses embedding_head, the other half knn-8; all of them choose embedding_head."
     )
-    assert "What could change the answer: what would settle it: embedding_head or knn-8: " in text
+    assert "What could change the answer: embedding_head or knn-8 would be settled by " in text
     assert f"{between.more_items} more test items" in text
     alike = paragraph(with_choice(settled=False, winner="knn-8", halves=("embedding_head",) * 2, between=between))
     assert alike.startswith("Not settled: each half of the test items alone chooses embedding_head, which is cheaper")
@@ -113,6 +117,7 @@ def test_not_settled_says_what_would_settle_it():
             (64.0, (64.0, 100.0)),
             "Training is above the best prompt at every label budget measured, from 64 labels on (95 % interval 64 or fewer to 100).",
         ),
+        ((64.0, (64.0, 64.0)), "from 64 labels on (95 % interval 64 or fewer)."),
     ],
 )
 def test_crossovers(crossing, says):
