@@ -39,6 +39,8 @@ BASE = "encoder"
 """What the option `base` names."""
 FEWEST_STEPS, MOST_EPOCHS, FEWEST_EPOCHS = 300, 20, 5
 """Where nobody says how many epochs: as many as make that many steps, within these bounds."""
+MOST_OWN = 500
+"""Rows that the accuracy on the training's own rows is found on."""
 SMALL, LEARNING_RATE_SMALL, LEARNING_RATE = 512, 1e-4, 3e-5
 """Where nobody names a learning rate: that of encoders narrower than SMALL, such as minilm, and of wider ones."""
 
@@ -152,13 +154,16 @@ class _Job:
         if s.validation == "folds" and not self.evaluated and len(self.pool) >= 2 * FOLDS:
             epochs, tried = self._folds(epochs)
         out = set(validation)
-        made, record, reads = self._train([i for i in range(len(self.pool)) if i not in out], validation, epochs, FIT)
+        rows = [i for i in range(len(self.pool)) if i not in out]
+        made, record, reads = self._train(rows, validation, epochs, FIT)
+        own = self._own_accuracy(made, rows, reads)
         long = [read for read in reads if read.n_cut or len(read.windows) > 1]
         return made, {
             **record.as_dict(),
             "operations": record.operations + sum(each.operations for each in tried),
             "seconds": round(time.monotonic() - started, 3),
             "n_rows": len(reads),
+            "training_accuracy": own,
             "validation": {"n_rows": len(self.evaluated or validation), "folds": len(tried)},
             "long_inputs": {
                 "how": s.long,
@@ -167,6 +172,16 @@ class _Job:
                 "n_tokens_cut": sum(read.n_cut for read in long),
             },
         }
+
+    def _own_accuracy(self, made: EncoderClassifier, rows: Sequence[int], reads: Sequence[Read]) -> float:
+        """Accuracy on rows that were trained on, `MOST_OWN` of them at most, to be compared with that on others."""
+        from ..train.cost import Used
+        from ..train.teach import judged
+
+        some = range(0, len(rows), -(-len(rows) // MOST_OWN))
+        found = judged(made.predict([reads[i] for i in some]), self._targets([rows[i] for i in some]))
+        made.used = Used()
+        return round(found["accuracy"], 6)
 
     @cached_property
     def answers(self) -> list[str]:

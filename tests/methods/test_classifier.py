@@ -83,6 +83,8 @@ def test_what_a_training_and_predictions_cost_is_counted(bases):
     assert record["n_trained"] == 3 * 32 + 3 < record["n_parameters"]
     assert (record["epochs"], record["n_steps"], record["n_rows"]) == (8, 48, 48)
     assert record["n_tokens"] == 8 * 48 * 7
+    assert record["training_accuracy"] == pytest.approx(accuracy(predictor, rows(48)))
+    predictor.made.used = type(predictor.totals)()
     assert record["operations"] > 0
     assert predictor.totals.computed == 0
     predictor.predict(rows(5))
