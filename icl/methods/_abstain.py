@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import CostLimitError, InputError, Problem, suggest
+from ..readout import same_answer
 from ..values import Example, Prediction
 
 if TYPE_CHECKING:
@@ -163,11 +164,18 @@ def threshold_for(rule: Abstain, confidence: NDArray[np.float64], right: NDArray
     return float((values[at] + values[at - 1]) / 2) if at else 0.0
 
 
+def is_right(answer: str | None, example: Example) -> bool:
+    """Whether an answer is the row's label, or one of its references, written a little differently at most (`readout.same_answer`)."""
+    if answer is None or not example.references:
+        return answer is not None and answer == example.target
+    return any(same_answer(answer, reference) for reference in example.references)
+
+
 def evidence_of(predictions: Sequence[Prediction], examples: Sequence[Example]) -> Evidence:
     """Of the predictions that have a confidence."""
     import numpy as np
 
-    pairs = [(p.confidence, p.answer == e.target) for p, e in zip(predictions, examples, strict=True) if p.confidence is not None]
+    pairs = [(p.confidence, is_right(p.answer, e)) for p, e in zip(predictions, examples, strict=True) if p.confidence is not None]
     return np.array([c for c, _ in pairs], dtype=np.float64), np.array([r for _, r in pairs], dtype=np.bool_)
 
 

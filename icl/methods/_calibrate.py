@@ -167,8 +167,9 @@ def labelled_scores(predictor: FewShotPredictor) -> Scored:
 def abstaining_of(predictor: FewShotPredictor, frozen: float | None = None) -> Abstaining | None:
     """What the method's option `abstain` asks for. Raises InputError where answers have no probabilities."""
     option = predictor.method.abstain
-    if option is not None and predictor.kind == "answer":
-        raise InputError(Problem("answers in words have no probabilities to abstain by", "Leave it out.", field="abstain"))
+    if option is not None and predictor.kind == "answer" and predictor.method.samples == 1:
+        fix = "Set samples: 8, whose vote says how sure the answer is, or leave it out."
+        raise InputError(Problem("a single answer in words has no probability to abstain by", fix, field="abstain"))
     return abstaining(option, lambda: _leave_one_out(predictor), frozen)
 
 

@@ -39,7 +39,7 @@ from ._written import (
     prediction_of,
     read_as_label,
     words_of,
-    write,
+    write_and_weigh,
     writing_of,
 )
 
@@ -291,12 +291,12 @@ class FewShotPredictor:
         if not work:
             return []
         how = self._writing(work[0][2])
-        written = write(lm, [prompt for _, _, prompt in work], how)
+        written = write_and_weigh(lm, [prompt for _, _, prompt in work], how)
         return [
-            texts
-            if isinstance(texts, Lost)
-            else prediction_of(self.bound, query, prompt, texts, [self._read_text(query, text, how.stop) for text in texts])
-            for (_, query, prompt), texts in zip(work, written, strict=True)
+            each
+            if isinstance(each, Lost)
+            else prediction_of(self.bound, query, prompt, *each, [self._read_text(query, text, how.stop) for text in each[0]])
+            for (_, query, prompt), each in zip(work, written, strict=True)
         ]
 
     def _writing(self, prompt: Prompt, **changes: Any) -> Writing:

@@ -45,6 +45,13 @@ def opening(bound: BoundTemplate, query: Example) -> str:
     return block[: block.rindex(shown)] if shown in block else ""
 
 
+def written_before(bound: BoundTemplate, query: Example) -> str:
+    """What the rationale block writes before the rationale itself, such as "\nThought: "."""
+    target = bound.labels[0] if bound.kind == "classify" else query.choices[0] if bound.kind == "choose" else _MARK
+    shown = bound.demonstration(replace(query, target=target, rationale=_MARK + "r"))[len(bound.query(query)) :]
+    return shown[: shown.index(_MARK + "r")]
+
+
 def rationale_of(bound: BoundTemplate, query: Example, text: str) -> str:
     """The rationale in what a model wrote: all of it up to the opening of the answer, thoughts cut."""
     text, _ = cut_thoughts(text)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .few_shot import FewShot
 
 SETTINGS = (
-    "order", "shots", "readout", "calibration", "format", "max_tokens", "seed", "max_new_tokens", "tokenizer", "samples", "temperature",
+    "order", "shots", "readout", "calibration", "format", "max_tokens", "seed", "max_new_tokens", "tokenizer", "samples", "temperature", "vote",
     "windows", "long_input",
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from ..errors import CostLimitError, InputError, Problem
 from ..prompt.bind import letters
 from ..protocols import LanguageModel
-from ..readout import read_answer, read_label
+from ..readout import read_answer, read_label, vote
 from ..values import Example, LabelScores, Prediction, Prompt, canonical_json
 from ._labels import unscored
 from ._windows import gathered, spread
@@ -46,6 +47,16 @@ class SingleItemsMayFail(Protocol):
         """How often a prompt is sent for n texts."""
 
 
+@runtime_checkable
+class Weighs(Protocol):
+    """A model that says of each text that it samples how likely it was."""
+
+    def weighed(
+        self, prompts: Sequence[Prompt], n: int, temperature: float, seed: int, max_new_tokens: int, stop: Sequence[str]
+    ) -> Sequence[Sequence[tuple[str, float]]]:
+        """Per prompt n texts, each with the mean log-likelihood of its tokens in nats."""
+
+
 @dataclass(frozen=True, slots=True)
 class Writing:
     """How a model is asked to write."""
@@ -56,6 +67,8 @@ class Writing:
     """1: the likeliest text (greedy)."""
     temperature: float = 0.7
     seed: int = 0
+    weighted: bool = False
+    """Whether the samples are weighed for their vote."""
 
 
 def estimator_of(lm: LanguageModel) -> str:
@@ -65,7 +78,8 @@ def estimator_of(lm: LanguageModel) -> str:
 
 def demands(method: FewShot) -> bool:
     """Whether the method asks for something that not every model gives."""
-    return method.readouts != ("sum",) or method.format != "auto" or method.calibration is not None or method.abstain is not None
+    own = method.calibration is not None or method.abstain is not None or method.vote != "plain"
+    return own or method.readouts != ("sum",) or method.format != "auto"
 
 
 def check_estimator(method: FewShot, lm: LanguageModel) -> None:
@@ -85,6 +99,9 @@ def check_estimator(method: FewShot, lm: LanguageModel) -> None:
     if method.abstain is not None and estimator == "generation" and method.samples == 1:
         message = f"abstaining goes by probabilities, and '{lm.name}' gives one text"
         problems.append(Problem(message, "Set samples: 8, or use a model with log-probabilities.", field="abstain"))
+    if method.vote == "weighted" and not isinstance(lm, Weighs):
+        message = f"a weighted vote goes by how likely each text was, and '{lm.name}' does not say so"
+        problems.append(Problem(message, "Use vote: plain, or a model on this machine.", field="vote"))
     if problems:
         raise InputError(problems)
 
@@ -106,6 +123,21 @@ def write(lm: LanguageModel, prompts: Sequence[Prompt], how: Writing) -> list[tu
         return [(text,) for text in lm.generate(prompts, max_new_tokens=how.max_new_tokens, stop=how.stop)]
     texts = lm.sample(prompts, how.samples, how.temperature, how.seed, how.max_new_tokens, how.stop)
     return [tuple(each) for each in texts]
+
+
+def write_and_weigh(lm: LanguageModel, prompts: Sequence[Prompt], how: Writing) -> list[tuple[tuple[str, ...], tuple[float, ...]] | Lost]:
+    """As `write`, with the weight that each text has in a vote; no weights where all count the same.
+
+    The weight is the mean probability of the text's tokens (their geometric mean), so that a long text is not worth less for its length:
+    Wang et al. 2023, https://arxiv.org/abs/2203.11171, sec. 3.1, "weighted sum (normalized)".
+    """
+    if not how.weighted:
+        return [each if isinstance(each, Lost) else (each, ()) for each in write(lm, prompts, how)]
+    assert isinstance(lm, Weighs), "checked before"
+    if not prompts:
+        return []
+    found = lm.weighed(prompts, how.samples, how.temperature, how.seed, how.max_new_tokens, how.stop)
+    return [(tuple(text for text, _ in texts), tuple(math.exp(mean) for _, mean in texts)) for texts in found]
 
 
 def requests_for(lm: LanguageModel, samples: int) -> int:
@@ -163,27 +195,29 @@ def read_as_label(
 
 
 def prediction_of(
-    bound: BoundTemplate, query: Example, prompt: Prompt, texts: Sequence[str], read: Sequence[tuple[str | None, str | None]]
+    bound: BoundTemplate,
+    query: Example,
+    prompt: Prompt,
+    texts: Sequence[str],
+    weights: Sequence[float],
+    read: Sequence[tuple[str | None, str | None]],
 ) -> Prediction:
     """The answer that most of the samples give; of several the first in label order (for answers in words, the first written).
 
-    texts: what was written. read: per text its answer, or why it has none. Samples without an answer have no vote; if none has one the
-    query is unscored. `probabilities` of labels are the shares of the votes, None for a single text.
+    texts: what was written. weights: of each in the vote; empty: all the same. read: per text its answer, or why it has none. Samples
+    without an answer have no vote; if none has one the query is unscored. `probabilities` are the shares of the vote, None for a single text.
     """
     candidates = () if bound.kind == "answer" else tuple(words_of(bound, query))
-    votes = [answer for answer, _ in read if answer is not None]
     text = texts[0] if len(texts) == 1 else canonical_json(list(texts))
     base = replace(unscored(query, "", prompt, text), candidates=candidates)
-    if not votes:
+    found = vote([answer for answer, _ in read], weights, candidates)
+    if found is None:
         return replace(base, why=read[0][1] if read else "the model wrote nothing")
-    counts: dict[str, int] = {answer: votes.count(answer) for answer in candidates or dict.fromkeys(votes)}
-    most = max(counts.values())
-    winners = [answer for answer, n in counts.items() if n == most]
-    shares = {answer: n / len(votes) for answer, n in counts.items()} if candidates and len(texts) > 1 else None
-    return replace(base, answer=winners[0], why=None, probabilities=shares, tie=len(winners) > 1)
+    shares = found.shares if len(texts) > 1 else None
+    return replace(base, answer=found.answer, why=None, probabilities=shares, tie=found.tie)
 
 
 def writing_of(method: FewShot, stop: Sequence[str], **changes: Any) -> Writing:
     """How this method asks for its answers."""
-    how = Writing(method.max_new_tokens, tuple(stop), method.samples, method.temperature, method.seed)
+    how = Writing(method.max_new_tokens, tuple(stop), method.samples, method.temperature, method.seed, method.vote == "weighted")
     return replace(how, **changes)

@@ -15,6 +15,8 @@ from ..readout import READOUTS
 from ..values import KINDS as ALL_KINDS
 from ..values import Example, Kind
 from ._abstain import DESCRIPTION, Option, rule_of
+from ._bootstrap import DESCRIPTION as RATIONALES
+from ._bootstrap import BootstrapSettings, bootstrap_of, bootstrapped
 from ._common import inputs_of, kind_of, label_order
 from ._folder import INDEX, ROWS, TEMPLATE_FILE, read_rows
 from ._long_input import LongInputSettings, long_input_of
@@ -34,6 +36,8 @@ LOOKED_AT = 100
 
 
 READOUT = "How a label's score is read; of a list the first, and the others are compared on the same scores."
+VOTE = "How samples are counted: plain (one each), or weighted (by how likely each text was)."
+VOTES = ("plain", "weighted")
 
 
 def readout_problems(readouts: Sequence[str]) -> list[Problem]:
@@ -68,6 +72,7 @@ class Settings(BaseModel):
         1, ge=1, description="Texts to write per prompt; with several, labels are read out of them and their shares are the probabilities."
     )
     temperature: float = Field(0.7, gt=0, description="Of the samples, where there are several.")
+    vote: Literal["plain", "weighted"] = Field("plain", description=VOTE)
     windows: WindowSettings | Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         None,
         description="Demonstrations in several windows: a number, auto (as many as show all of them), or settings; default: one prompt.",
@@ -77,6 +82,7 @@ class Settings(BaseModel):
     )
     encoder: str | None = Field(None, description="A sentence encoder; default: the suite's.")
     abstain: Option = Field(None, description=DESCRIPTION)
+    bootstrap: BootstrapSettings | Annotated[int, Field(ge=1)] | None = Field(None, description=RATIONALES)
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,8 @@ class FewShot:
     """More than 1: so many texts are written per prompt and vote; the shares of the votes are the probabilities of labels."""
     temperature: float = 0.7
     """Of the samples, where there are several."""
+    vote: str = "plain"
+    """`weighted`: a sample counts by how likely its text was."""
     windows: int | str | Mapping[str, Any] | None = None
     """Demonstrations in several windows: a number, `auto` (as many as show all of them), or `{n: 4, combine: product}` (`mixture`,
     `parallel`). Default: one prompt, from which demonstrations are dropped that do not fit."""
@@ -126,6 +134,8 @@ class FewShot:
     plugins: tuple[Path, ...] = ()
     name: str = "few_shot"
     abstain: Any = None
+    bootstrap: int | Mapping[str, Any] | None = None
+    """Rationales from the model itself for so many labelled examples, or `{rows: 64, tries: 4}`; kept where the answer is right."""
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
@@ -146,8 +156,12 @@ class FewShot:
             )
         if self.format not in FORMATS:
             problems.append(Problem(f"there is no format named {self.format!r}", suggest(str(self.format), FORMATS), field="format"))
+        if self.vote not in VOTES:
+            problems.append(Problem(f"there is no vote named {self.vote!r}", suggest(str(self.vote), VOTES), field="vote"))
+        elif self.vote == "weighted" and self.samples == 1:
+            problems.append(Problem("a single text has nobody to vote with", "Set samples: 8, or vote: plain.", field="vote"))
         problems += readout_problems(self.readouts)
-        for check, value in ((windows_of, self.windows), (long_input_of, self.long_input)):
+        for check, value in ((windows_of, self.windows), (long_input_of, self.long_input), (bootstrap_of, self.bootstrap)):
             try:
                 check(value)
             except InputError as error:
@@ -173,7 +187,8 @@ class FewShot:
         inputs: Sequence[str] | None = None,
         kind: Kind | None = None,
     ) -> FewShotPredictor:
-        """Bind the template to the task and get ready to retrieve. Nothing is embedded or scored before the first query.
+        """Bind the template to the task and get ready to retrieve. Nothing is embedded or scored before the first query, but for the
+        rationales that `bootstrap` has the model write.
 
         Where the retriever is a DemoIndex, its rows are the pool.
         Raises InputError with all that does not fit together: template and kind, fields, labels without words.
@@ -184,6 +199,9 @@ class FewShot:
         template = self._template()
         # The rows of an index are on disk and may be many: without labels they are all read, with labels none.
         on_disk = hasattr(self.retriever, "examples")
+        if (settings := bootstrap_of(self.bootstrap)) is not None and not on_disk:
+            given = {"labels": labels, "inputs": inputs, "kind": kind}
+            pool = bootstrapped(self, settings, [e for e in pool if e.target is not None], given)
         pool = self.retriever.examples if on_disk else [e for e in pool if e.target is not None]
         kind = kind or self.kind or (kind_of(pool[:LOOKED_AT]) if template.generic else template.kind)
         inputs = tuple(inputs or self.inputs or inputs_of(pool, None) or template.inputs)

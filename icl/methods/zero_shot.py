@@ -14,7 +14,7 @@ from ..values import Kind
 from ._abstain import DESCRIPTION, Option
 from ._calibrate import refuse_without_labels
 from ._long_input import LongInputSettings
-from .few_shot import READOUT, FewShot, method_of
+from .few_shot import READOUT, VOTE, FewShot, method_of
 from .few_shot import load as _load
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Settings(BaseModel):
         1, ge=1, description="Texts to write per prompt; with several, labels are read out of them and their shares are the probabilities."
     )
     temperature: float = Field(0.7, gt=0, description="Of the samples, where there are several.")
+    vote: Literal["plain", "weighted"] = Field("plain", description=VOTE)
     abstain: Option = Field(None, description=DESCRIPTION)
 
 

@@ -50,6 +50,10 @@ class Writer:
     text: str = ""
     """Filled in when it ends."""
     ended: Ended | None = None
+    loglikelihood: float = 0.0
+    """Of the tokens drawn so far, the one that ended it included, in nats and at temperature 1; 0 for a greedy text."""
+    n_drawn: int = 0
+    """Tokens that it is the sum of."""
 
     @property
     def done(self) -> bool:
@@ -85,7 +89,12 @@ def choose(logits: torch.Tensor, writers: Sequence[Writer], ending: Ending) -> l
     totals = torch.softmax(logits.double() / ending.temperature, dim=-1).cumsum(-1)
     draws = [writer.uniform.random() if writer.uniform is not None else 0.0 for writer in writers]
     points = torch.tensor(draws, dtype=torch.float64, device=logits.device)[:, None] * totals[:, -1:]
-    found: list[int] = torch.searchsorted(totals, points, right=True).clamp_max(logits.shape[-1] - 1)[:, 0].tolist()
+    places = torch.searchsorted(totals, points, right=True).clamp_max(logits.shape[-1] - 1)
+    values: list[float] = (logits.gather(1, places)[:, 0].double() - logits.double().logsumexp(-1)).tolist()
+    for writer, value in zip(writers, values, strict=True):
+        if writer.uniform is not None and not writer.done:
+            writer.loglikelihood, writer.n_drawn = writer.loglikelihood + value, writer.n_drawn + 1
+    found: list[int] = places[:, 0].tolist()
     return found
 
 

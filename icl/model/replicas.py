@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ..errors import InputError, Problem
 from ..protocols import Estimator, LanguageModel, PromptCodec
@@ -123,6 +123,16 @@ class Replicas:
         return self._spread(
             prompts,
             lambda model, block: model.sample([prompts[i] for i in block], n, temperature, seed, max_new_tokens, stop),
+            lambda: self.models[0].generate(prompts, 0),
+        )
+
+    def weighed(
+        self, prompts: Sequence[Context], n: int, temperature: float, seed: int, max_new_tokens: int, stop: Sequence[str]
+    ) -> list[list[tuple[str, float]]]:
+        """As one model's."""
+        return self._spread(
+            prompts,
+            lambda model, block: cast(Any, model).weighed([prompts[i] for i in block], n, temperature, seed, max_new_tokens, stop),
             lambda: self.models[0].generate(prompts, 0),
         )
 

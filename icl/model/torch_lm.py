@@ -206,6 +206,13 @@ class TorchModel:
         found = self.write(prompts, Chance(n, temperature, seed), max_new_tokens, stop, constraint=constraint)
         return [[written.text for written in texts] for texts in found]
 
+    def weighed(
+        self, prompts: Sequence[Context], n: int, temperature: float, seed: int, max_new_tokens: int, stop: Sequence[str]
+    ) -> list[list[tuple[str, float]]]:
+        """The texts of `sample`, each with the mean log-likelihood of its tokens in nats, at temperature 1: no text is read again for it."""
+        found = self.write(prompts, Chance(n, temperature, seed), max_new_tokens, stop)
+        return [[(written.text, written.mean or 0.0) for written in texts] for texts in found]
+
     def write(
         self,
         prompts: Sequence[Context],

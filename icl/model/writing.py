@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from time import perf_counter
@@ -46,22 +46,30 @@ class Chance:
 class Written:
     """A text that was written."""
 
-    PACKED: ClassVar = "ended, n_tokens, text"
+    PACKED: ClassVar = "ended, n_tokens, mean log-likelihood, text"
     """What `packed` holds; it changes when that does."""
 
     text: str
     ended: Ended
     n_tokens: int
     """Tokens that were written, without the one that ended it."""
+    mean: float | None = field(default=None, compare=False)
+    """Of a sampled text the mean log-likelihood of its tokens, the one that ended it included, in nats and at temperature 1. Its last digits
+    depend on the batch."""
 
     def packed(self) -> str:
         """As one text, for a cache."""
-        return f"{self.ended} {self.n_tokens} {self.text}"
+        return f"{self.ended} {self.n_tokens} {'-' if self.mean is None else f'{self.mean:.9g}'} {self.text}"
 
     @classmethod
     def unpacked(cls, packed: str) -> Written:
-        ended, n_tokens, text = packed.split(" ", 2)
-        return cls(text, cast(Ended, ended), int(n_tokens))
+        ended, n_tokens, mean, text = packed.split(" ", 3)
+        return cls(text, cast(Ended, ended), int(n_tokens), None if mean == "-" else float(mean))
+
+    @classmethod
+    def of(cls, writer: Writer) -> Written:
+        mean = writer.loglikelihood / writer.n_drawn if writer.n_drawn else None
+        return cls(writer.text, writer.ended or "length", len(writer.ids), mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,7 @@ class Writing:
                 for group in self._groups(ids, chance.n, max(task.limits)):
                     self._write_group(ids, writers, group, ending)
             self.totals.naive += sum(len(w.prompt) + max(len(w.ids) - 1, 0) for group in writers for w in group)
-        return [[Written(w.text, w.ended or "length", len(w.ids)) for w in group] for group in writers]
+        return [[Written.of(w) for w in group] for group in writers]
 
     def plan(self, ids: Sequence[tuple[int, ...]], n: int, max_new_tokens: int) -> TokenCounts:
         """Most tokens that `write` computes for n texts of each prompt."""

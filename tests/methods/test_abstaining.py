@@ -219,7 +219,7 @@ def test_what_cannot_be_fitted_is_said_once(make, monkeypatch):
         make("few_shot", {"accuracy": 0.9}, shots=0, inputs=("text",)).fit((), labels=LABELS).predict(["Where is it"])
     with pytest.raises(InputError, match="single labelled example"):
         fit(make("embedding_head", {"accuracy": 0.9}), POOLS["classify"]()[:1]).predict(["Where is it"])
-    with pytest.raises(InputError, match="no probabilities"):
+    with pytest.raises(InputError, match="no probability"):
         make("few_shot", 0.5).fit(POOLS["answer"]())
     with pytest.raises(InputError, match="abstain"):
         make("few_shot", 7)

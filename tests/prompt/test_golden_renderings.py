@@ -6,6 +6,7 @@ After a change of wording that is meant, write the files anew and read the diffe
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,22 @@ ROWS = {
         row("Jupiter", question="Which planet is the largest?"),
         row("seven", question="How many days has a week?"),
         row("Canberra", question="What is the capital of Australia?"),
+    ],
+    "arithmetic": [
+        replace(
+            row("8", question="Two pens cost 4 euros. What do 4 pens cost?"),
+            rationale="One pen costs 4 / 2 = 2 euros. Four cost 2 * 4 = 8.",
+        ),
+        row("5", question="What is 12 less 7?"),
+        row("9", question="How many are 3 rows of 3 chairs?"),
+    ],
+    "least_to_most": [
+        replace(
+            row("8", question="Two pens cost 4 euros. What do 4 pens cost?"),
+            rationale="What does one pen cost? 4 / 2 = 2.\nWhat do four cost? 2 * 4 = 8.",
+        ),
+        replace(row("5", question="What is 12 less 7?"), rationale="What is left of 12 without 7? 5."),
+        row("9", question="How many are 3 rows of 3 chairs?"),
     ],
     "support_reply": [
         row("I am sorry to hear that. Could you send me the order number?", conversation="My lamp arrived broken."),
