@@ -63,7 +63,7 @@ def errors(
     if as_json:
         pairs = [{"label": a, "suggested": b, "n": n} for (a, b), n in found.pairs.items()]
         counts = {"n_pool": found.n_pool, "n_unlabelled": found.n_unlabelled, "n_alone": found.n_alone, "n_flagged": found.n_flagged}
-        say_json({"rows": label_errors_rows(found), **counts, "estimate": found.estimate, "pairs": pairs})
+        say_json({"rows": label_errors_rows(found), **counts, "estimate": found.estimate, "agreement": found.agreement, "pairs": pairs})
     else:
         say(label_errors_table(found, how.top))
 

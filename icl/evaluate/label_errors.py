@@ -50,9 +50,15 @@ class LabelErrors:
     n_alone: int
     """Rows that are not judged since no other row has their label (copies of the same text do not count)."""
     estimate: float
-    """How many of the labels that were judged are wrong, as confident learning estimates it."""
+    """How many of the labels that were judged are wrong, as confident learning estimates it: too many where `agreement` is low, for a
+    head that is often wrong doubts right labels."""
     pairs: Mapping[tuple[str, str], int]
     """(label, the one that it likely should be) -> flagged rows, the most frequent first."""
+
+    @property
+    def agreement(self) -> float:
+        """Share of the rows whose own label is the likeliest: the held-out accuracy of the head, by the labels as they are."""
+        return sum(each.probability >= each.suggested_probability for each in self.rows) / len(self.rows)
 
     @property
     def n_flagged(self) -> int:

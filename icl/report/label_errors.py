@@ -38,7 +38,8 @@ def label_errors_notes(found: LabelErrors, mark: str = "marked *") -> list[str]:
     pairs = ", ".join(f"{plain(a)} → {plain(b)} {count:,}" for (a, b), count in islice(found.pairs.items(), PAIRS))
     return [
         f"{n:,} labels judged, each by what was learned from other parts of the pool" + (f"; not judged: {less}" if less else ""),
-        f"{found.n_flagged:,} are {mark}: likely wrong; about {found.estimate:,.0f} ({found.estimate / n:.1%}) are estimated to be",
+        f"{found.n_flagged:,} are {mark}: wrong, as confident learning counts; about {found.estimate:,.0f} ({found.estimate / n:.1%}) by its estimate",
+        f"{found.agreement:.1%} of the labels are what the other parts would give; the lower this is, the more right labels are {mark}",
         *([f"most often: {pairs}"] if pairs else []),
         *EXPLAINED,
     ]

@@ -57,6 +57,7 @@ def test_planted_errors_come_first_and_are_named():
     assert found.n_flagged == 3
     assert dict(found.pairs) == Counter((each.target, each.fields["text"][0]) for each in errors)
     assert found.estimate == pytest.approx(3, abs=1)
+    assert found.agreement == pytest.approx(1 - 3 / len(rows))
     assert (found.n_pool, found.n_unlabelled, found.n_alone) == (len(rows), 0, 0)
     assert [each.probability for each in found.rows] == sorted(each.probability for each in found.rows)
 

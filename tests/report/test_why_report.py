@@ -168,7 +168,8 @@ def test_label_errors_in_the_console_and_on_the_page():
     for said in (
         "2 labels judged",
         "not judged: 1 rows without a label, 1 rows that are the only ones of their label",
-        "1 are marked *: likely wrong; about 1 (62.5%) are estimated to be",
+        "1 are marked *: wrong, as confident learning counts; about 1 (62.5%) by its estimate",
+        "50.0% of the labels are what the other parts would give",
         "most often: right → other 1",
     ):
         assert said in notes
