@@ -101,13 +101,13 @@ def _say_record(record: Mapping[str, Any], out: Path) -> None:
     held, training = record["held_out"], record["training"]
     causal = record["objective"] == "causal"
     if record["new_weights"]:
-        tell(f"the base has no output layer that predicts tokens: {len(record['new_weights'])} of its tensors began at random")
+        tell(
+            f"the base has no output layer that predicts tokens: {len(record['new_weights'])} of its tensors began at random, so the ratio below says little"
+        )
     tell(f"{'perplexity' if causal else 'masked perplexity'} on {held['n_documents']} documents held out, {held['n_words']:,} words:")
     for unit, found in record["perplexity"].items():
-        tell(
-            f"  per {unit:5} {found['before']:10.2f} before {found['after']:10.2f} after"
-            f"   ratio {found['ratio']:.4f} [{found['low']:.4f}, {found['high']:.4f}]"
-        )
+        interval = f" [{found['low']:.4f}, {found['high']:.4f}]" if "low" in found else ""
+        tell(f"  per {unit:5} {found['before']:10.2f} before {found['after']:10.2f} after   ratio {found['ratio']:.4f}{interval}")
     tell(f"  per token, by the frequencies of tokens alone: {record['unigram_per_token']:.2f}")
     tell(
         f"{training['n_tokens']:,} tokens seen in {training['n_steps']} steps, {training['n_trained']:,} parameters trained in "

@@ -73,7 +73,7 @@ class Episodes:
             if len(rows) == 1:
                 return None
             rows = rows[1:]
-        kept = [span for i, span in enumerate(answers) if self._learned(rows, i, meaningless)]
+        kept = [span for i, span in enumerate(answers) if span[1] > span[0] and self._learned(rows, i, meaningless)]
         return Episode(task.name, tuple(ids), tuple(kept), meaningless, len(rows) - 1) if kept else None
 
     def _rows(self, task: Source, rng: random.Random) -> list[Example]:

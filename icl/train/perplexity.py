@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -143,20 +143,21 @@ def unigram(ids: NDArray[np.uint32], vocabulary: int, reader: Reader, texts: Seq
 
 def paired(before: Scored, after: Scored, seed: int = 0) -> dict[str, dict[str, float]]:
     """Unit -> `before`, `after`, and the `ratio` of the two with its 95 % interval `low` and `high`: percentile bootstrap over the
-    documents, which both models have scored."""
+    documents, which both models have scored. One document has no interval."""
     rng = np.random.default_rng(seed)
     draws = rng.integers(0, len(before.nats), (N_RESAMPLES, len(before.nats)))
     result: dict[str, dict[str, float]] = {}
 
-    def rate(side: Scored, unit: Unit, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = side.nats[rows].sum(axis=-1) / side.n[unit][rows].sum(axis=-1)
+    def difference(unit: Unit, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        rates = [side.nats[rows].sum(axis=-1) / side.n[unit][rows].sum(axis=-1) for side in (before, after)]
+        found: NDArray[np.float64] = rates[1] - rates[0]
         return found
 
     every = np.arange(len(before.nats))[None]
     for unit in UNITS:
-        difference: Callable[[NDArray[np.int64]], NDArray[np.float64]] = lambda rows, u=unit: rate(after, u, rows) - rate(before, u, rows)  # type: ignore[misc]  # noqa: E731
-        low, high = np.percentile(difference(draws), (2.5, 97.5))
-        value = float(difference(every)[0])
-        one, two = before.perplexity()[unit], after.perplexity()[unit]
-        result[unit] = {"before": one, "after": two, "ratio": math.exp(value), "low": math.exp(low), "high": math.exp(high)}
+        value = float(difference(unit, every)[0])
+        result[unit] = {"before": before.perplexity()[unit], "after": after.perplexity()[unit], "ratio": math.exp(value)}
+        if len(before.nats) > 1:
+            low, high = np.percentile(difference(unit, draws), (2.5, 97.5))
+            result[unit] |= {"low": math.exp(low), "high": math.exp(high)}
     return result

@@ -85,3 +85,5 @@ def test_the_interval_of_a_pair_covers_the_true_ratio_and_is_exact_for_equals():
     assert inside >= 88
     same = paired(before, before)["word"]
     assert (same["ratio"], same["low"], same["high"]) == (1, 1, 1)
+    one = Scored(before.nats[:1], {unit: n[unit][:1] for unit in n})
+    assert paired(one, one)["byte"].keys() == {"before", "after", "ratio"}
