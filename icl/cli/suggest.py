@@ -14,7 +14,7 @@ from .label_errors import pool_rows
 from .options import AsJson, Quiet
 from .output import be_quiet, columns, say, say_json, tell
 from .records import check_out, write_records
-from .rows import Columns, fields_and_columns, shortened
+from .rows import Columns, fields_and_columns
 
 if TYPE_CHECKING:
     from ..data.part_labelled import PartLabelled
@@ -62,6 +62,7 @@ def suggest(
     They are chosen by a head on embeddings of the labelled rows; without any, by diversity. No language model is needed.
     """
     from ..evaluate.suggest import suggest as choose
+    from ..report.why import plain, shown
     from ..ship import load
 
     be_quiet(quiet)
@@ -81,7 +82,7 @@ def suggest(
         counts = {"n_labelled": found.n_labelled, "n_unlabelled": found.n_unlabelled, "n_copies": found.n_copies}
         say_json({"by": found.by, "rows": _records(given, found), **counts, "n_asked": found.n_asked, "rejected": dict(given.reasons)})
         return
-    for line in columns([(str(given.rows[each.example.uid][0]), shortened(each.example, 60), each.reason) for each in found.rows[:SHOWN]]):
+    for line in columns([(str(given.rows[each.example.uid][0]), shown(each.example), plain(each.reason)) for each in found.rows[:SHOWN]]):
         say(line)
     for note in _notes(found, given.reasons):
         tell(note)

@@ -99,6 +99,15 @@ def test_a_saved_predictor_has_its_say(icl_cli, sheet, monkeypatch):
     assert "asked about 5 rows" in answer.err
 
 
+def test_nothing_of_a_row_steers_the_terminal(icl_cli, sheet):
+    with sheet.open("a") as file:
+        file.write('"\x1b[31m red",,\n"y","\x1b[2J",\n')
+    answer = icl_cli("index", "suggest", sheet, "--budget", 30)
+    assert answer.code == 0
+    assert "\ufffd[31m red" in answer.out
+    assert "\x1b" not in answer.out + answer.err
+
+
 def test_what_is_wrong_is_said(icl_cli, sheet):
     (sheet.parent / "done.csv").write_text("text,label\na,x\nb,y\n")
     given = read_part_labelled(sheet, {"text": "text"}, "label")
