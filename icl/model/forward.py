@@ -37,23 +37,31 @@ def row_values(model: Any, rows: Sequence[Row], path: Path) -> list[list[float]]
     """Log-likelihoods in nats of `row.reads`, one list per row, from one forward pass. Log-softmax is taken in fp32."""
     import torch
 
-    if path == "single":
-        assert len(rows) == 1
     with torch.inference_mode():
-        device = model.device
-        nodes = [sorted({read.node for read in row.reads}) for row in rows]
-        place = [{node: at for at, node in enumerate(found)} for found in nodes]
-        offsets = [sum(map(len, nodes[:r])) for r in range(len(rows))]
-        batch_at = torch.tensor([r for r, found in enumerate(nodes) for _ in found], dtype=torch.long, device=device)
-        node_at = torch.tensor([node for found in nodes for node in found], dtype=torch.long, device=device)
-        logits = gathered_logits(model, _inputs(model, rows, path), batch_at, node_at)
-        which = [offsets[r] + place[r][read.node] for r, row in enumerate(rows) for read in row.reads]
+        logits, which = read_logits(model, rows, path)
         values = read_values(logits, which, [read.target for row in rows for read in row.reads])
     result, at = [], 0
     for row in rows:
         result.append(values[at : at + len(row.reads)])
         at += len(row.reads)
     return result
+
+
+def read_logits(model: Any, rows: Sequence[Row], path: Path) -> tuple[torch.Tensor, list[int]]:
+    """(positions, vocabulary) logits of one forward pass wherever a token is read, and for each read of the rows, in order, its position.
+    Gradients flow where they are enabled."""
+    import torch
+
+    if path == "single":
+        assert len(rows) == 1
+    device = model.device
+    nodes = [sorted({read.node for read in row.reads}) for row in rows]
+    place = [{node: at for at, node in enumerate(found)} for found in nodes]
+    offsets = [sum(map(len, nodes[:r])) for r in range(len(rows))]
+    batch_at = torch.tensor([r for r, found in enumerate(nodes) for _ in found], dtype=torch.long, device=device)
+    node_at = torch.tensor([node for found in nodes for node in found], dtype=torch.long, device=device)
+    logits = gathered_logits(model, _inputs(model, rows, path), batch_at, node_at)
+    return logits, [offsets[r] + place[r][read.node] for r, row in enumerate(rows) for read in row.reads]
 
 
 def read_values(logits: torch.Tensor, which: Sequence[int], targets: Sequence[int]) -> list[float]:

@@ -31,9 +31,9 @@ from .writing import Chance, Task, Writing, Written
 class TorchModel:
     """The LanguageModel protocol over a loaded transformers model and its tokenizer.
 
-    model: in evaluation mode, on its device. memory, max_batch: the memory budget of one batch. attention: None, or `sink:4+2048`, an
-    approximation: each token sees the first 4 and the last 2,048. Values in fp32 do not depend on batch size, order, padding or sharing
-    beyond 1e-4 nat.
+    model: in evaluation mode, on its device. tokenizer: that of transformers, or a codec. memory, max_batch: the memory budget of one
+    batch. attention: None, or `sink:4+2048`, an approximation: each token sees the first 4 and the last 2,048. Values in fp32 do not
+    depend on batch size, order, padding or sharing beyond 1e-4 nat.
     """
 
     cache: ScoreCache | None = None
@@ -52,7 +52,7 @@ class TorchModel:
         attention: str | None = None,
     ) -> None:
         self.model = model.eval()
-        self.codec = TokenizerCodec(from_transformers(tokenizer))
+        self.codec = tokenizer if isinstance(tokenizer, TokenizerCodec) else TokenizerCodec(from_transformers(tokenizer))
         self.name = name
         self.reference: Mapping[str, Any] = dict(reference or {"name": name})
         self.limits = Limits.of(model, memory, max_batch)

@@ -1,0 +1,103 @@
+"""Rows of a pool as a causal model is taught them: the prompt of each, and its answers as the engine would score them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..values import Example, Prompt
+
+if TYPE_CHECKING:
+    from ..model import TorchModel
+    from ..model.forward import Path
+    from ..train.causal import Taught
+    from ..train.peft_kinds import Trainable
+    from ._predictor import FewShotPredictor
+
+
+def taught_rows(predictor: FewShotPredictor, rows: Sequence[Example], right: Sequence[Any], base: TorchModel) -> list[Taught | None]:
+    """Per row its prompt without demonstrations and the answers behind it; None where no prompt can hold it.
+
+    right: per row its label, choice or answer, or the probabilities of all labels.
+    """
+    from ..model.encoding import encoded_splits
+    from ..train.causal import Taught
+    from ..train.token_losses import Answers
+
+    prompts = [made if isinstance(made, Prompt) else None for made in predictor._prepare(rows)]
+    lm: Any = predictor.lm
+    whole = [(e, p, r) for e, p, r in zip(rows, prompts, right, strict=True) if p is not None]
+    if predictor.kind == "answer":
+        texts = [[_ended(predictor, query, prompt, str(target))] for query, prompt, target in whole]
+        splits = encoded_splits(lm.codec, [prompt for _, prompt, _ in whole], texts)
+        ends = [_end_of_turn(base) if prompt.format == "chat" else () for _, prompt, _ in whole]
+        found = [Taught(_cut(split, end, base.window), Answers(((0,),), 0, (1.0,))) for split, end in zip(splits, ends, strict=True)]
+    else:
+        candidates = [predictor._candidates(query, prompt) for query, prompt, _ in whole]
+        splits = encoded_splits(lm.codec, [prompt for _, prompt, _ in whole], [c.continuations for c in candidates])
+        found = [
+            Taught(split, Answers(tuple(at for _, at in c.groups), _place(c.answers, target), _divisors(predictor, split, c.continuations)))
+            for split, c, (_, _, target) in zip(splits, candidates, whole, strict=True)
+        ]
+    each = iter(found)
+    return [None if prompt is None else next(each) for prompt in prompts]
+
+
+def path_of(base: TorchModel, trainable: Trainable, taught: Taught) -> Path:
+    """How rows are computed in training: the fastest way that gives the model's own values for a row of the task.
+
+    Which tokens a mask lets a token see is checked here rather than trusted: an architecture may take one and read it otherwise.
+    """
+    import torch
+
+    from ..model.check import tolerance
+    from ..train.causal import packed, path_for, token_values
+
+    path = path_for(base.examined)
+    if path != "mask":
+        return path
+    trainable.outer.eval()
+    with torch.no_grad():
+        try:
+            one = token_values(trainable.outer, [packed(taught, "mask")], "mask")
+        except Exception:  # whatever an architecture raises for a mask that it does not take
+            return "padded"
+        other = token_values(trainable.outer, [packed(taught, "single")], "single")
+    sums = [torch.zeros(len(taught.split.continuations)).index_add(0, owner.cpu(), values.cpu()) for values, owner in (one, other)]
+    return "mask" if float((sums[0] - sums[1]).abs().max()) <= max(1e-3, tolerance(base.model)) else "padded"
+
+
+def _place(answers: Sequence[str], right: Any) -> Any:
+    return right if isinstance(right, tuple) else list(answers).index(right)
+
+
+def _divisors(predictor: FewShotPredictor, split: Any, texts: Sequence[str]) -> tuple[float, ...]:
+    """What the read-out divides each continuation's log-likelihood by."""
+    shown = [text.lstrip() for text in texts]
+    lengths = {
+        "per_token": [len(ids) for ids in split.continuations],
+        "per_byte": [len(text.encode("utf-8", "surrogatepass")) for text in shown],
+        "per_char": [len(text) for text in shown],
+    }.get(predictor.method.readouts[0], [1] * len(shown))
+    return tuple(float(max(1, n)) for n in lengths)
+
+
+def _ended(predictor: FewShotPredictor, query: Example, prompt: Prompt, answer: str) -> str:
+    """An answer in words with what ends it where it is written: in plain text the first stop string."""
+    text = predictor.bound.continuation(query, answer, prompt.format)
+    stop = predictor._stop(chat=prompt.format == "chat")
+    return text if prompt.format == "chat" or not stop or text.endswith(stop[0]) else text + stop[0]
+
+
+def _end_of_turn(base: TorchModel) -> tuple[int, ...]:
+    """The token that ends the assistant's turn."""
+    ends, eos = base.writing.end_ids, base.codec.tokens.eos
+    return (eos,) if eos in ends else tuple(sorted(ends)[:1])
+
+
+def _cut(split: Any, end: tuple[int, ...], window: int) -> Any:
+    """With the end of the turn, and no longer than the window."""
+    from dataclasses import replace
+
+    room = max(1, window - len(split.prefix))
+    return replace(split, continuations=tuple((*ids, *end)[:room] for ids in split.continuations))
