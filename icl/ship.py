@@ -13,6 +13,8 @@ from typing import Any
 from .errors import InputError, Problem, UnknownNameError
 from .evaluate.results import DECISION
 from .files import read_text, safe_name, write_text
+from .methods._fixed import FixedPrompt
+from .methods._fixed import fixed_prompt as fixed
 from .methods._folder import PREDICTOR, README, REGRESSION, example_of, load_predictor, read_state
 from .protocols import LanguageModel, Predictor
 from .values import Prediction
@@ -65,19 +67,34 @@ def export(run_folder: Path | str, to: Path | str, method: str | None = None) ->
     method: a method's name in the suite, or `task/method` (`model/task/method`) where one name is not enough; if left out, the one that
     `icl.decide` chose, or the best by the run's first metric. Returns the new folder. Raises InputError: not a finished run, no such method, `to` is not empty.
     """
-    run, to = Path(run_folder), Path(to)
-    records = _records(run)
-    stored = _stored(run, records)
-    if not stored:
-        raise InputError(Problem("no predictors are stored in this run", "Run the suite again.", str(run / "predictors")))
-    method = method or _decided(run)
-    source = _named(stored, method, run) if method else _best(stored, run)
+    to = Path(to)
+    source, figures = _found(Path(run_folder), method)
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(Problem("is not an empty folder", "Name a folder that does not exist yet.", str(to)))
     read_state(source)
     shutil.copytree(source, to, dirs_exist_ok=True)
-    furnish(to, stored[source])
+    furnish(to, figures)
     return to
+
+
+def fixed_prompt(folder: Path | str, method: str | None = None, query: Any = None) -> FixedPrompt:
+    """The prompt of a shipped predictor, or of a method of a finished run, with its demonstrations fixed, to be used without icl.
+
+    method: as in `export`. query: the demonstrations are those for it; without one, those that rows of the pool get most often, each label
+    in turn. Raises InputError for a method that answers without a prompt, or where no one prompt serves all rows.
+    """
+    path = Path(folder)
+    return fixed(load(path if (path / PREDICTOR).is_file() else _found(path, method)[0]), query)
+
+
+def _found(run: Path, method: str | None) -> tuple[Path, list[Record]]:
+    """The folder of a method's predictor in a run, and its figures."""
+    stored = _stored(run, _records(run))
+    if not stored:
+        raise InputError(Problem("no predictors are stored in this run", "Run the suite again.", str(run / "predictors")))
+    method = method or _decided(run)
+    source = _named(stored, method, run) if method else _best(stored, run)
+    return source, stored[source]
 
 
 def furnish(folder: Path, figures: Sequence[Record]) -> None:

@@ -1,26 +1,57 @@
-"""`icl export`: the winner of a run as a folder of its own."""
+"""`icl export`: the winner of a run as a folder of its own, or its prompt for use without icl."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..errors import InputError, Problem
+from ..files import write_text
 from .output import say, tell
+from .rows import as_fields
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
-    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the predictor goes.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run; with --prompt also a shipped folder.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Where the predictor goes.")] = None,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Which method; the best of the run if left out.")] = None,
+    prompt: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write its prompt for use without icl: .txt as plain text, .json with chat messages."),
+    ] = None,
+    query: Annotated[
+        str | None,
+        typer.Option(metavar="QUERY", help="With --prompt: show the demonstrations for this query. [default: those shown most often]"),
+    ] = None,
 ) -> None:
-    """Ship a method of a run as a folder of its own.
+    """Ship a method of a run as a folder of its own, or write its prompt for use elsewhere.
 
-    `icl predict` and `icl.load` take it.
+    `icl predict` and `icl.load` take the folder. The prompt has fixed demonstrations and a mark where each input belongs.
     """
     from ..ship import export as ship
+    from ..ship import fixed_prompt
 
-    folder = ship(run, to, method)
-    say(str(folder))
-    tell(f"Next: icl predict {folder} FILE")
+    problems = []
+    if to is None and prompt is None:
+        problems.append(Problem("nothing is asked for", "Give --to FOLDER, or --prompt FILE.", field="--to"))
+    if prompt is not None and prompt.suffix not in (".txt", ".json"):
+        problems.append(
+            Problem(f"'{prompt.suffix}' is no format of a prompt", "Give a name in .txt or .json.", str(prompt), field="--prompt")
+        )
+    if query is not None and prompt is None:
+        problems.append(Problem("--query chooses the demonstrations of --prompt", "Give --prompt FILE.", field="--query"))
+    if problems:
+        raise InputError(problems)
+    if to is not None:
+        folder = ship(run, to, method)
+        say(str(folder))
+        tell(f"Next: icl predict {folder} FILE")
+    if prompt is not None:
+        found = fixed_prompt(run, method, None if query is None else as_fields(query))
+        whole = json.dumps(found.as_dict(), ensure_ascii=False, indent=1) + "\n"
+        write_text(prompt, found.text if prompt.suffix == ".txt" else whole)
+        marks = ", ".join(f"{place} ({field})" for field, place in found.places.items())
+        tell(f"Prompt: {prompt}, {len(found.demonstrations)} demonstrations; put a row in the place of {marks}")

@@ -156,4 +156,6 @@ def _readme(state: Mapping[str, Any]) -> str:
     lines += ["```python", "import icl", f'icl.load("FOLDER").predict([{query}])', "```", "", "Or: `icl predict FOLDER FILE`", ""]
     if state.get("labels"):
         lines += ["Labels: " + ", ".join(f"`{label}`" for label in state["labels"]), ""]
+    if state["method"] in ("few_shot", "zero_shot"):
+        lines += ["Its prompt for use without icl, with fixed demonstrations: `icl export FOLDER --prompt prompt.json` (or `.txt`)", ""]
     return "\n".join(lines)
