@@ -21,11 +21,12 @@ from ..evaluate.results import DECISION
 from ..files import read_text
 from .items import Packed, pack_items
 from .markup import Safe, Section, clean, esc, name, paragraph
-from .page_about import data_section, manifest_section, training_section, work_section
+from .page_about import data_section, manifest_section, work_section
 from .page_answer import Answer, answer_section, default_answer
 from .page_differences import differences_section
 from .page_results import cost_section, curves_section, figures_section
 from .page_spread import spread_section
+from .page_training import training_section
 from .page_trust import confusion_section, trust_section
 from .plots import Crossing
 from .runs import Runs, Series, Source, best_of

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .markup import Cell, Num, Safe, Section, esc, figures, fold, name, paragraph, table
-from .plots import Curve, Mark, bars_svg, losses_svg
+from .plots import bars_svg
 from .readouts import NOTE, readout_rows
-from .runs import Record, Runs, Series, said_budget
+from .runs import Runs
 from .stages import stage_lines
 
 _COUNTS = {
@@ -93,77 +93,6 @@ def _counts(runs: Runs) -> Safe:
         rows.append([title, Num(f"{answered:,}"), *(Num(f"{n:,}" if n else "") for n in found), how])
     head: list[Cell] = ["counts", Num("predictions"), *map(Num, _COUNTS.values()), "answers by"]
     return Safe(f"<h3>What could not be done as usual</h3>{table(head, rows)}")
-
-
-def training_section(runs: Runs) -> Section:
-    """The curve of every training that left a record."""
-    groups: dict[tuple[Series, Any, str], list[Record]] = {}
-    for series, cell in runs.timed():
-        for training in trainings(cell.get("training")):
-            groups.setdefault((series, cell["budget"], cell["task"]), []).append({**training, "run_seed": cell["seed"]})
-    drawn, rows = [], []
-    for (series, budget, task), found in groups.items():
-        title = f"{runs.names.get(series, series.method)}, {task}, {said_budget(budget)}"
-        for key in _watched(found):
-            curves = [
-                Curve(
-                    n,
-                    _said_seed(each),
-                    [Mark(p["epoch"], p[key], tip=f"epoch {p['epoch']:g}: {p[key]:.4g}") for p in each["curve"] if key in p],
-                )
-                for n, each in enumerate(found)
-            ]
-            curves = [curve for curve in curves if curve.marks]
-            if curves:
-                drawn.append(losses_svg(curves, title, key.replace("_", " ")))
-        rows += [_training(title, each) for each in found]
-    head: list[Cell] = [
-        "training",
-        "seed",
-        *map(Num, ("steps", "epochs", "kept epoch", "parameters", "trained", "tokens", "operations", "s", "MiB")),
-    ]
-    body = f"{figures(drawn[:24])}{table(head, rows)}" if rows else ""
-    left_out = paragraph(f"{len(drawn) - 24} more curves are in timing.json.", "note") if len(drawn) > 24 else ""
-    return Section("training", "Training", body + left_out)
-
-
-def trainings(value: Any) -> Iterator[Record]:
-    """The records of trainings that a cell's timing holds: one, a list, or by name."""
-    if isinstance(value, Mapping) and isinstance(value.get("curve"), Sequence):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from trainings(part)
-
-
-def _said_seed(training: Record) -> str:
-    return f"seed {training['run_seed']}" if training["run_seed"] is not None else f"seed {training.get('seed')}"
-
-
-def _watched(found: Sequence[Record]) -> list[str]:
-    """What the curves' points say, places and times apart."""
-    keys = dict.fromkeys(key for each in found for point in each["curve"] for key, value in point.items() if isinstance(value, int | float))
-    return (
-        [key for key in keys if key not in ("epoch", "step", "seconds")][:3] if any("epoch" in p for e in found for p in e["curve"]) else []
-    )
-
-
-def _training(title: str, each: Record) -> list[Cell]:
-    kept = each.get("best_epoch")
-    early = "stopped early" if each.get("stopped_early") else ""
-    numbers = [Num(_said(each.get("n_steps"))), Num(_said(each.get("epochs")), early), Num(_said(kept))]
-    numbers += [Num(_said(each.get(key))) for key in ("n_parameters", "n_trained", "n_tokens")]
-    operations, seconds, memory = (each.get(key) for key in ("operations", "seconds", "peak_memory_mb"))
-    numbers += [
-        Num(f"{operations:.2g}" if operations else ""),
-        Num(f"{seconds:,.1f}" if seconds else ""),
-        Num(f"{memory:,.0f}" if memory else ""),
-    ]
-    return [title, _said_seed(each), *numbers]
-
-
-def _said(n: Any) -> str:
-    return "" if n is None else f"{n:,}"
 
 
 def data_section(runs: Runs) -> Section:

@@ -29,7 +29,7 @@ class Answer(NamedTuple):
 
 
 def answer_section(answer: Answer) -> Safe:
-    said = "".join(paragraph(name(each)) for each in answer.paragraphs)
+    first, *others = [paragraph(name(each)) for each in answer.paragraphs] or [Safe("")]
     tiles = "".join(f"<div><dt>{name(key)}</dt><dd>{name(value)}</dd></div>" for key, value in answer.figures)
     listed = f"<dl>{tiles}</dl>" if tiles else ""
     more = ""
@@ -37,7 +37,7 @@ def answer_section(answer: Answer) -> Safe:
         head: list[Cell] = [answer.table[0][0], *map(Num, answer.table[0][1:])]
         rows: list[list[Cell]] = [[row[0], *map(Num, row[1:])] for row in answer.table[1:]]
         more = fold("All methods: figures, differences, costs", table(head, rows) + paragraph(answer.note, "note"))
-    return Safe(f'<section id="answer" class="answer"><h2>{name(answer.title)}</h2>{said}{listed}{more}</section>')
+    return Safe(f'<section id="answer" class="answer"><h2>{name(answer.title)}</h2>{first}{listed}{"".join(others)}{more}</section>')
 
 
 class _Lead(NamedTuple):

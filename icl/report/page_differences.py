@@ -125,7 +125,7 @@ def _task(runs: Runs, task: str, metric: str, pairs: Sequence[Pair], records: Se
         if record["settled"]:
             says = says.replace(f"{record['better']} is better", f"{a if record['better'] == 'a' else b} is better", 1)
         titles.append((a, b))
-        marks.append((runs.number(pair.b[0]), record, f"{value} [{low}, {high}]"))
+        marks.append((runs.style(pair.b[0]), record, f"{value} [{low}, {high}]"))
         rows.append([a, b, Num(value, f"[{low}, {high}]"), Num(p), Num(f"{record['n_items']:,}", left_out), says])
     if not rows:
         return ""

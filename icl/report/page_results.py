@@ -9,7 +9,7 @@ from .console import LEADER, LEVEL
 from .markup import Cell, Num, Safe, Section, esc, figures, legend, name, paragraph, sample, table
 from .page_answer import Answer
 from .plots import Crossing, Curve, Mark, Row, cost_svg, curves_svg, rows_svg
-from .runs import Record, Runs, Series, budgets_of, is_percent, said, said_budget, said_interval, whole
+from .runs import Record, Runs, Series, budgets_of, is_percent, said, said_budget, said_interval, said_seconds, whole
 
 
 def figures_section(runs: Runs) -> Section:
@@ -49,7 +49,7 @@ def _metric_table(runs: Runs, task: str, metric: str) -> Safe:
 
 
 def _title(runs: Runs, series: Series, title: str) -> Safe:
-    return Safe(f"{sample(runs.number(series))}{name(title)}")
+    return Safe(f"{sample(runs.style(series))}{name(title)}")
 
 
 def _figure(runs: Runs, mine: dict[Any, Record], budget: Any, series: Series, percent: bool) -> Cell:
@@ -96,7 +96,7 @@ def curves_section(runs: Runs, answer: Answer | None = None) -> Section:
 
 
 def _legend(runs: Runs) -> Safe:
-    return legend((runs.number(series), title) for series, title in runs.names.items())
+    return legend((runs.style(series), title) for series, title in runs.names.items())
 
 
 def _curves(runs: Runs, task: str, metric: str, title: str, records: Sequence[tuple[Series, Record]], crossing: Crossing | None) -> str:
@@ -106,7 +106,7 @@ def _curves(runs: Runs, task: str, metric: str, title: str, records: Sequence[tu
         mine = [record for s, record in records if s == series and record["value"] is not None]
         marks = [_mark_of(record, runs.labels_owned(task, record["budget"]), is_percent(facts)) for record in mine]
         if marks:
-            curves.append(Curve(runs.number(series), shown, marks, is_flat=all(record["budget"] is None for record in mine)))
+            curves.append(Curve(runs.style(series), shown, marks, is_flat=all(record["budget"] is None for record in mine)))
     bounds = tuple(facts["bounds"]) if facts["bounds"] else None
     return curves_svg(curves, title, metric, bounds, crossing)
 
@@ -119,7 +119,7 @@ def _mark_of(record: Record, x: float, percent: bool) -> Mark:
 def _rows(runs: Runs, metric: str, title: str, records: Iterable[tuple[Series, Record]]) -> str:
     facts = runs.metrics[metric]
     rows = [
-        Row(runs.number(series), runs.names[series], [_mark_of(record, 0.0, is_percent(facts))])
+        Row(runs.style(series), runs.names[series], [_mark_of(record, 0.0, is_percent(facts))])
         for series, record in records
         if record["value"] is not None
     ]
@@ -137,20 +137,21 @@ def cost_section(runs: Runs) -> Section:
         facts = runs.metrics[metric]
         bounds = tuple(facts["bounds"]) if facts["bounds"] else None
         records = [(series, r) for series, r in runs.largest(task, metric=metric, seed=None) if r["value"] is not None]
-        for kind, unit, costs in (
-            ("seconds", "seconds per query, as measured", _seconds(runs, task)),
-            ("tokens", "tokens computed per query, from a cold start", _tokens(runs, task)),
+        for kind, unit, costs, tick in (
+            ("seconds", "time per query, as measured", _seconds(runs, task), said_seconds),
+            ("tokens", "tokens computed per query, from a cold start", _tokens(runs, task), "{:,.10g}".format),
         ):
             points = []
             for series, record in records:
                 cost = costs.get((series, record["budget"]), 0.0)
                 if cost > 0:
-                    tip = f"{whole(record, is_percent(facts))} for {cost:,.3g} {kind} a query"
+                    price = said_seconds(cost) if kind == "seconds" else f"{cost:,.0f} tokens"
+                    tip = f"{whole(record, is_percent(facts))} for {price} a query"
                     points.append(
-                        Curve(runs.number(series), runs.names[series], [Mark(cost, record["value"], record["low"], record["high"], tip)])
+                        Curve(runs.style(series), runs.names[series], [Mark(cost, record["value"], record["low"], record["high"], tip)])
                     )
             if len(points) > 1:
-                drawn.append(cost_svg(points, f"{metric} against {kind}, {task}", unit, metric, bounds))
+                drawn.append(cost_svg(points, f"{metric} against {kind}, {task}", (unit, metric), bounds, tick))
     lead = "Each method at its largest label budget. Up is better, left is cheaper; the axis of costs is logarithmic."
     lower = any(not runs.metrics[metrics[0]]["higher_is_better"] for metrics in map(runs.metrics_of, runs.tasks) if metrics)
     lead = lead.replace("Up is better, left", "Left") if lower else lead

@@ -44,7 +44,7 @@ def _seeds(runs: Runs, task: str, metric: str) -> tuple[str, list[Row]]:
         if len(values) < 2 or record["value"] is None:
             continue
         marks = [Mark(0, r["value"], tip=f"seed {r['seed']}: {said(r['value'], percent)}") for r in mine if r["value"] is not None]
-        found.append(Row(runs.number(series), runs.names[series], marks, record["value"]))
+        found.append(Row(runs.style(series), runs.names[series], marks, record["value"]))
         deviation = statistics.stdev(values) * (100 if percent else 1)
         shown = [said(value, percent) for value in (min(values), max(values))]
         rows.append(
@@ -79,4 +79,4 @@ def _templates(runs: Runs, stored: Mapping[int, StoredRun], task: str, metric: s
 def _row(runs: Runs, group: Sequence[tuple[Series, Record, str]], percent: bool) -> Row:
     marks = [Mark(0, r["value"], tip=f"{runs.names[series]}, {template}: {whole(r, percent)}") for series, r, template in group]
     first: Any = group[0][0]
-    return Row(runs.number(first), " / ".join(runs.names[series] for series, *_ in group), marks, statistics.fmean(m.value for m in marks))
+    return Row(runs.style(first), " / ".join(runs.names[series] for series, *_ in group), marks, statistics.fmean(m.value for m in marks))

@@ -32,7 +32,7 @@ def trust_section(runs: Runs) -> Section:
             )
             for series, record in records
         ]
-        numbers = [runs.number(series) for series, _ in records]
+        numbers = [runs.style(series) for series, _ in records]
         coverage = legend(zip(numbers, curves, strict=True)) + figures([coverage_svg(curves, "Accuracy against coverage", numbers=numbers)])
         diagrams = fold(f"Reliability diagrams of {len(drawn)} methods", figures(drawn), is_open=len(runs.tasks) == 1)
         parts.append(f"<h3>{name(task)}</h3>{coverage}{diagrams}")

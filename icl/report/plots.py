@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from .svg import WIDTH, Plot, axes, band, colour, dots, figure, legend, line, series, text, ticks
+from .svg import WIDTH, Plot, axes, band, colour, dots, figure, legend, line, ring, series, text, ticks
 
 ROW = 24.0
 """Pixels of a row in figures that list things."""
@@ -77,15 +77,14 @@ def curves_svg(
             at = [at[0], (logs[-1], at[0][1])]
         known = [(x, m) for (x, _), m in zip(at, marks, strict=False) if m.low is not None and m.high is not None]
         if not curve.is_flat and len(known) > 1:
-            parts.append(
-                band(plot, [x for x, _ in known], [m.low or 0.0 for _, m in known], [m.high or 0.0 for _, m in known], colour(curve.n))
-            )
+            ends = [m.low or 0.0 for _, m in known], [m.high or 0.0 for _, m in known]
+            parts.append(band(plot, [x for x, _ in known], ends, colour(curve.n), 0.2 if len(curves) < 4 else 0.12))
         elif not curve.is_flat:
             parts += [_whisker(plot, x, m, curve.n) for x, m in known]
         parts.append(line(plot, at, series(curve.n), width=1.5 if curve.is_flat else 2))
-        parts.append(dots(plot, at[-1:] if curve.is_flat else at, colour(curve.n), [m.tip for m in marks]))
-    ends = [f"{c.name}: {c.marks[-1].tip}" for c in curves if c.marks]
-    return figure(title, "; ".join(ends), parts, (WIDTH, plot.top + plot.height + 46))
+        parts.append(dots(plot, at[-1:] if curve.is_flat else at, ring(curve.n), [m.tip for m in marks]))
+    last = [f"{c.name}: {c.marks[-1].tip}" for c in curves if c.marks]
+    return figure(title, "; ".join(last), parts, (WIDTH, plot.top + plot.height + 46))
 
 
 def _crossing(plot: Plot, crossing: Crossing) -> str:
@@ -116,31 +115,36 @@ def _whisker(plot: Plot, x: float, mark: Mark, n: int) -> str:
     return f'<path d="M{left:.1f} {top:.1f}V{bottom:.1f}" stroke="{colour(n)}" stroke-opacity=".55" stroke-width="1.5"/>'
 
 
-def cost_svg(curves: Sequence[Curve], title: str, x_label: str, y_label: str, bounds: tuple[float, float] | None) -> str:
-    """What a figure costs: one point per series with its interval, over the logarithm of the cost. Costs must be above 0."""
+def cost_svg(
+    curves: Sequence[Curve], title: str, labels: tuple[str, str], bounds: tuple[float, float] | None, tick: Callable[[float], str]
+) -> str:
+    """What a figure costs: one point per series with its interval, over the logarithm of the cost. Costs must be above 0.
+
+    labels: of x and y. tick: a round cost in words.
+    """
     marks = [mark for curve in curves for mark in curve.marks]
     logs = [math.log10(mark.x) for mark in marks]
     low, high = min(logs), max(logs)
     room = max(0.15, 0.06 * (high - low))
     plot = Plot((low - room, high + room), _extent([v for m in marks for v in _ends(m)], bounds))
-    parts = [axes(plot, x_label, y_label, percent=bounds == (0.0, 1.0), x_ticks=False, x_room=True)]
+    parts = [axes(plot, *labels, percent=bounds == (0.0, 1.0), x_ticks=False, x_room=True)]
     for power in _powers(plot.x):
         x, y = plot.at(math.log10(power), plot.y[0])
-        parts.append(f'<path d="M{x:.1f} {y:.1f}v4" stroke="currentColor"/>{text(x, y + 17, f"{power:,.10g}", anchor="middle")}')
+        parts.append(f'<path d="M{x:.1f} {y:.1f}v4" stroke="currentColor"/>{text(x, y + 17, tick(power), anchor="middle")}')
     for curve in curves:
         for mark in curve.marks:
             at = math.log10(mark.x)
             if mark.low is not None:
                 parts.append(_whisker(plot, at, mark, curve.n))
-            parts.append(dots(plot, [(at, mark.value)], colour(curve.n), [f"{curve.name}: {mark.tip}"], radius=5))
+            parts.append(dots(plot, [(at, mark.value)], ring(curve.n), [f"{curve.name}: {mark.tip}"], radius=5))
     said = "; ".join(f"{c.name}: {m.tip}" for c in curves for m in c.marks)
     return figure(title, said, parts, (WIDTH, plot.top + plot.height + 46))
 
 
 def _powers(extent: tuple[float, float]) -> list[float]:
-    """Ticks of a logarithmic axis: powers of ten, and with fewer than three of them 2 and 5 times those."""
+    """Ticks of a logarithmic axis: powers of ten, and with fewer than three of them multiples between those."""
     powers = range(math.floor(extent[0]) - 1, math.ceil(extent[1]) + 1)
-    for factors in ((1,), (1, 3), (1, 2, 5)):
+    for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8)):
         found = [f * 10.0**p for p in powers for f in factors if extent[0] <= math.log10(f * 10.0**p) <= extent[1]]
         if len(found) > 2:
             break
@@ -197,7 +201,7 @@ def _interval(plot: Plot, mark: Mark, y: float, n: int) -> str:
     if mark.low is not None and mark.high is not None:
         left, right = plot.at(mark.low, 0)[0], plot.at(mark.high, 0)[0]
         stroke = f'<path d="M{left:.1f} {y:.1f}H{right:.1f}" stroke="{colour(n)}" stroke-width="2"/>'
-    dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour(n)}" fill-opacity=".8"/>'
+    dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill-opacity=".8" {ring(n)}/>'
     return f"<g>{stroke}{dot}<title>{escape(mark.tip)}</title></g>"
 
 
@@ -268,12 +272,12 @@ def matrix_svg(labels: Sequence[str], counts: Mapping[tuple[int, int], int], tit
     return figure(title, said, parts, (WIDTH, bottom + 130))
 
 
-def losses_svg(curves: Sequence[Curve], title: str, y_label: str) -> str:
-    """Training curves: a value over the epochs."""
+def losses_svg(curves: Sequence[Curve], title: str, labels: tuple[str, str]) -> str:
+    """Training curves: a value over the epochs. labels: of x and y."""
     marks = [mark for curve in curves for mark in curve.marks]
     xs = [mark.x for mark in marks]
     plot = Plot((min(xs), max(xs)), _extent([mark.value for mark in marks]), height=190)
-    parts = [axes(plot, "", y_label, percent=False, x_ticks=False, x_room=True)]
+    parts = [axes(plot, "", labels[1], percent=False, x_ticks=False, x_room=True)]
     for value in (v for v in ticks(plot.x, 8) if float(v).is_integer()):
         x, y = plot.at(value, plot.y[0])
         parts.append(f'<path d="M{x:.1f} {y:.1f}v4" stroke="currentColor"/>{text(x, y + 17, f"{value:g}", anchor="middle")}')
@@ -281,7 +285,8 @@ def losses_svg(curves: Sequence[Curve], title: str, y_label: str) -> str:
         at = [(mark.x, mark.value) for mark in curve.marks]
         parts += [line(plot, at, series(curve.n)), dots(plot, at, colour(curve.n), [mark.tip for mark in curve.marks])]
     bottom = plot.top + plot.height + 34
-    parts.append(text(plot.left + plot.width / 2, bottom, "epoch", anchor="middle"))
-    parts.append(legend(plot.left, bottom + 24, [(c.n, short(c.name, 54)) for c in curves]))
-    said = "; ".join(f"{c.name}: {c.marks[-1].value:.4g} after epoch {c.marks[-1].x:g}" for c in curves)
-    return figure(title, said, parts, (WIDTH, bottom + 10 + 18 * len(curves)))
+    parts.append(text(plot.left + plot.width / 2, bottom, labels[0], anchor="middle"))
+    names = [(c.n, short(c.name, 54)) for c in curves if len(curves) > 1]
+    parts.append(legend(plot.left, bottom + 24, names))
+    said = "; ".join(f"{c.name}: {c.marks[-1].value:.4g} after {labels[0]} {c.marks[-1].x:g}" for c in curves)
+    return figure(title, said, parts, (WIDTH, bottom + 10 + 18 * len(names)))

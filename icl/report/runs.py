@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .svg import DASHES, SERIES
+
 Record = Mapping[str, Any]
 Budget = Any
 """A label budget: a number, "all", or None for a method that needs no labels."""
@@ -59,8 +61,14 @@ class Runs:
         return tuple(f"{each} #{n + 1}" if folders.count(each) > 1 else each for n, each in enumerate(folders))
 
     def number(self, series: Series) -> int:
-        """For its colour and dash."""
+        """Its place among all."""
         return list(self.names).index(series)
+
+    def style(self, series: Series) -> int:
+        """For its colour and dash, as `svg.series` takes it: a method has the same colour in every run, and in each its own dash."""
+        methods = list(dict.fromkeys((each.model, each.method) for each in self.names))
+        n = methods.index((series.model, series.method))
+        return n % len(SERIES) + len(SERIES) * ((n // len(SERIES) + series.run) % len(DASHES))
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
@@ -146,10 +154,14 @@ def whole(record: Record, percent: bool) -> str:
 
 
 def said_seconds(seconds: float) -> str:
+    """A time in the unit that fits it, to two digits or three."""
     if seconds >= 90:
-        return f"{seconds / 60:.1f} min"
-    ms = seconds * 1000
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{ms:.0f} ms" if ms >= 10 else f"{ms:.2g} ms"
+        return f"{seconds / 60:,.3g} min"
+    for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        value = seconds * scale
+        if value >= 0.9995 or unit == "µs":
+            return f"{value:.3g} {unit}" if value >= 100 else f"{float(f'{value:.2g}'):g} {unit}"
+    raise AssertionError
 
 
 def best_of(document: Record, task: str) -> Record | None:

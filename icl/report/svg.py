@@ -101,11 +101,12 @@ def line(plot: Plot, points: Points, stroke: str, *, width: float = 2) -> str:
     return f'<path d="M{path}" fill="none" stroke-width="{width:g}" {stroke}/>' if points else ""
 
 
-def band(plot: Plot, xs: Sequence[float], lows: Sequence[float], highs: Sequence[float], fill: str) -> str:
-    """The area between two curves, such as an interval's ends."""
+def band(plot: Plot, xs: Sequence[float], ends: tuple[Sequence[float], Sequence[float]], fill: str, opacity: float = 0.2) -> str:
+    """The area between two curves, such as an interval's lower and upper ends."""
+    lows, highs = ends
     outline = [*zip(xs, highs, strict=True), *reversed(list(zip(xs, lows, strict=True)))]
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in (plot.at(*p) for p in outline))
-    return f'<path d="M{path}Z" fill="{fill}" fill-opacity=".2"/>' if outline else ""
+    return f'<path d="M{path}Z" fill="{fill}" fill-opacity="{opacity:g}"/>' if outline else ""
 
 
 def bar(plot: Plot, x: tuple[float, float], y: tuple[float, float], fill: str, tip: str = "", opacity: float = 0.45) -> str:
@@ -116,12 +117,20 @@ def bar(plot: Plot, x: tuple[float, float], y: tuple[float, float], fill: str, t
     return f'<rect {size} fill="{fill}" fill-opacity="{opacity:g}" stroke="{fill}">{_tip(tip)}</rect>'
 
 
+def ring(n: int) -> str:
+    """How a dot of the n-th series is filled, as attributes: series that share a colour with an earlier one have rings."""
+    if n // len(SERIES) % 2 == 0:
+        return f'fill="{colour(n)}"'
+    return f'fill="var(--icl-paper, #fff)" stroke="{colour(n)}" stroke-width="2"'
+
+
 def dots(plot: Plot, points: Points, fill: str, tips: Sequence[str] = (), radius: float = 3) -> str:
-    """A dot for each point, each with a text that a pointer shows."""
+    """A dot for each point, each with a text that a pointer shows. fill: a colour, or attributes as `ring` gives them."""
+    filled = fill if "=" in fill else f'fill="{fill}"'
     at = [plot.at(*p) for p in points]
     said = tips or [""] * len(at)
     return "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{fill}">{_tip(tip)}</circle>' for (x, y), tip in zip(at, said, strict=True)
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" {filled}>{_tip(tip)}</circle>' for (x, y), tip in zip(at, said, strict=True)
     )
 
 

@@ -17,7 +17,10 @@ from icl.errors import InputError
 from icl.evaluate.store import RunStore
 from icl.report.markup import clean
 from icl.report.page import report_page
-from icl.report.runs import Source
+from icl.report.page_training import trainings
+from icl.report.runs import Runs, Series, Source, said_seconds
+from icl.report.svg import colour
+from icl.report.svg import series as stroke
 from icl.suite import open_run
 
 HTML, SVG = (
@@ -263,6 +266,28 @@ def test_training_curves_and_costs(run):
     assert "two, t, all labels" in page.text
     assert "validation loss" in page.text
     assert "stopped early" in page.text
+
+
+def test_trainings_are_found_wherever_a_cell_keeps_them():
+    one = {"curve": [{"step": 1, "loss": 2.0}]}
+    assert list(trainings({"teacher": one, "student": [one, {"no": 3}], "n": 4})) == [one, one]
+    assert list(trainings(None)) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 µs"), (3e-6, "3 µs"), (0.00011, "110 µs"), (0.0234, "23 ms"), (0.9999, "1 s"), (2.34, "2.3 s"), (88, "88 s"), (150, "2.5 min")],
+)
+def test_times_are_said_in_the_unit_that_fits(seconds, said):
+    assert said_seconds(seconds) == said
+
+
+def test_a_method_has_one_colour_in_every_run(run, other):
+    runs = Runs((run.source, other.source))
+    first, second = (Series(n, None, "majority") for n in (0, 1))
+    assert colour(runs.style(first)) == colour(runs.style(second))
+    assert stroke(runs.style(first)) != stroke(runs.style(second))
+    assert len({stroke(runs.style(series)) for series in runs.names}) == len(runs.names) == 5
 
 
 def test_a_large_run_keeps_to_the_size(run, monkeypatch):

@@ -48,10 +48,10 @@ def test_points_lie_where_they_belong():
     assert plot.at(9, -9) == (210, 120)  # kept inside
     assert Plot((1, 1), (0, 1)).at(1, 0)[0] == Plot((0, 2), (0, 1)).at(1, 0)[0]
     assert 'd="M10.0 120.0L110.0 70.0"' in line(plot, [(0, -1), (1, 0)], "")
-    assert 'd="M10.0 20.0L210.0 20.0L210.0 70.0L10.0 70.0Z"' in band(plot, [0, 2], [0, 0], [1, 1], "red")
+    assert 'd="M10.0 20.0L210.0 20.0L210.0 70.0L10.0 70.0Z"' in band(plot, [0, 2], ([0, 0], [1, 1]), "red")
     assert 'x="10.0" y="70.0" width="100.0" height="50.0"' in bar(plot, (0, 1), (-1, 0), "red")
     assert 'cx="110.0" cy="70.0"' in dots(plot, [(1, 0)], "red")
-    assert line(plot, [], "") == band(plot, [], [], [], "red") == dots(plot, [], "red") == ""
+    assert line(plot, [], "") == band(plot, [], ([], []), "red") == dots(plot, [], "red") == ""
 
 
 @pytest.mark.parametrize("alone", [True, False])
