@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from ..errors import InputError, Problem
 from .options import Quiet
-from .output import be_quiet, say, tell
+from .output import be_quiet, tell
+from .trained import CHECKPOINTS, check_out, say_heading, say_next, say_point, tell_task, tell_training
 
 if TYPE_CHECKING:
     from ..data import Task
@@ -71,36 +71,19 @@ def classifier(
     from ..methods.classifier import Classifier
 
     be_quiet(quiet)
-    _check_out(out)
+    check_out(out)
     settings = _settings(how)
     task = _task(train, eval, names)
-    say(_line("epoch", "steps", "loss", "eval loss", "accuracy"))
-    method = Classifier(settings, how.base, task.inputs, how.seed, out / CHECKPOINTS, task.dev, _say_point)
+    say_heading()
+    method = Classifier(settings, how.base, task.inputs, how.seed, out / CHECKPOINTS, task.dev, say_point)
     predictor = method.fit(task.train, labels=task.labels)
     predictor.save(out)
     record = predictor.training
-    kept = f"kept: epoch {record['best_epoch']}" if record["best_epoch"] else f"kept: the last epoch, {record['epochs']}"
-    memory = f", {record['peak_memory_mb']:,.0f} MiB" if record["peak_memory_mb"] is not None else ""
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    tell(
-        f"{kept}; {len(task.train) + len(task.dev)} labels owned, {record['n_trained']:,} of {record['n_parameters']:,} parameters trained "
-        f"in {record['seconds']:.0f} s{memory}; {size / 1e6:.0f} MB on disk"
-    )
+    tell_training(record, task, out)
     if record["long_inputs"]["n_rows"]:
         long = record["long_inputs"]
         tell(f"{long['n_rows']} texts are longer than it reads ({long['how']}): {long['n_tokens_cut']:,} tokens are cut")
-    say(str(out))
-    tell(f"Next: icl predict {out} FILE; in a suite: {{saved: {{path: {out}}}}}")
-
-
-CHECKPOINTS = "checkpoints"
-
-
-def _check_out(out: Path) -> None:
-    """Before any work: the folder is free, holds a predictor that is replaced, or checkpoints of a training that was cut short."""
-    known = not out.exists() or (out.is_dir() and ((out / "predictor.json").is_file() or {p.name for p in out.iterdir()} <= {CHECKPOINTS}))
-    if not known:
-        raise InputError(Problem("this holds something that is not a saved predictor", "Name a new folder.", str(out), field="--out"))
+    say_next(out)
 
 
 def _settings(how: Training) -> Settings:
@@ -124,17 +107,5 @@ def _task(train: Path, eval: Path | None, names: Names) -> Task:
             Problem(f"the column '{found.label}' is no label: {found.reasons[-1]}", "Name a column with a few labels: --label.", str(train))
         )
     task = Task.load(train, dev=eval, kind="classify", input=list(found.inputs), label=found.label, holdout=0)
-    for warning in task.warnings:
-        tell(str(warning))
-    if task.rejected:
-        tell(f"{len(task.rejected)} rows cannot be used: " + ", ".join(f"{n} × {reason}" for reason, n in task.reasons.items()))
+    tell_task(task)
     return task
-
-
-def _say_point(point: Mapping[str, Any]) -> None:
-    loss, accuracy = (f"{point[name]:.4f}" if name in point else "" for name in ("validation_loss", "accuracy"))
-    say(_line(point["epoch"], point["step"], f"{point['loss']:.4f}", loss, accuracy))
-
-
-def _line(*cells: Any) -> str:
-    return "".join(str(cell).rjust(width) for cell, width in zip(cells, (5, 8, 9, 11, 10), strict=True)).rstrip()
