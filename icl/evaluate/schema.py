@@ -38,7 +38,7 @@ class ModelEntry(Strict):
     max_batch: int | None = Field(None, ge=1)
     revision: str | None = None
     adapter: str | None = None
-    quantization: Literal["8bit", "4bit"] | None = None
+    quantization: Literal["4bit", "8bit"] | None = None
     attention: str | None = Field(
         None,
         pattern=r"^sink:\d+\+[1-9]\d*$",
