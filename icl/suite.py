@@ -126,10 +126,12 @@ class Run:
             lines.append(f"Next: {again} --retry-failed      asks again for {n_lost:,} predictions that an endpoint gave no answer for")
         return lines
 
-    def export(self, format: str, to: str | Path | None = None, *, plugins: Sequence[str | Path] = ()) -> list[Path]:
-        """Write a finished run as `csv`, `parquet`, `junit` or `lm-eval`, into `to` or `export` in its folder; returns the files.
+    def export(self, format: str, to: str | Path | None = None, *, plugins: Sequence[str | Path] = ()) -> list[Path | str]:
+        """Write a finished run as `csv`, `parquet`, `junit` or `lm-eval`, into `to` or `export` in its folder; returns the files. Or track
+        it in `mlflow` or `wandb`; returns where it is.
 
-        plugins: folders with metrics of your own. Raises InputError for a run that is not finished, MissingExtraError where Parquet lacks pyarrow.
+        plugins: folders with metrics of your own. Raises InputError for a run that is not finished, MissingExtraError
+        where a package is not there.
         """
         from .report.export import export_run
 

@@ -27,7 +27,10 @@ def report(
     ] = None,
     export: Annotated[
         list[str] | None,
-        typer.Option(metavar="FORMAT", help="Also write the run as csv, parquet, junit or lm-eval; may be given several times."),
+        typer.Option(
+            metavar="FORMAT",
+            help="Also write the run as csv, parquet, junit or lm-eval, or track it in mlflow or wandb; may be given several times.",
+        ),
     ] = None,
     to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Where exports go. [default: RUN/export]")] = None,
     plugins: Plugins = None,

@@ -63,6 +63,13 @@ def run(
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show cells, tokens, time and money before anything is computed, and stop.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The records of results.json on stdout instead of the table.")] = False,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="Afterwards also write it as csv, parquet, junit or lm-eval, or track it in mlflow or wandb (icl report).",
+        ),
+    ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Compute everything anew: use no scores of earlier runs, and keep none.")
     ] = False,
@@ -74,8 +81,11 @@ def run(
     item's result, and the fitted predictors. Interrupted, stopped by --max-cost, or run again with --out, it goes on where it stopped.
     """
     from .. import suite as suites
+    from ..report.export import check_format
 
     be_quiet(quiet)
+    for name in export or ():
+        check_format(name)
     what: dict[str, Any] = {
         "limit": changes.limit,
         "seed": changes.seed,
@@ -99,7 +109,22 @@ def run(
     else:
         say(done.table())
     tell(f"Results: {done.folder}")
+    if not (done.interrupted or done.stopped):
+        _export(done.folder, export or (), places.plugins or ())
     return done.exit_code
+
+
+def _export(folder: Path, formats: Sequence[str], plugins: Sequence[Path]) -> None:
+    """The run is done and stays as it is, whatever becomes of its copies elsewhere."""
+    from ..report.export import export_run
+
+    for name in formats:
+        try:
+            for made in export_run(folder, name, plugins=plugins):
+                tell(f"Export: {made}")
+        except Exception as error:
+            tell(f"not exported as {name}: {str(error).strip() or type(error).__name__}")
+            tell(f"  The run is complete. Try again: icl report {folder} --export {name}")
 
 
 def overrides(given: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A finished run in the formats of others: CSV, Parquet, JUnit XML, and the results and samples of lm-evaluation-harness."""
+"""A finished run in the formats of others: CSV, Parquet, JUnit XML, the results and samples of lm-evaluation-harness; and in trackers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..evaluate.results import RESULTS
 from ..evaluate.scoring import item_values
 from ..files import read_text, safe_name, write_text
 from ..values import Prediction, canonical_json
+from .trackers import to_mlflow, to_wandb
 
 ITEM = ("model", "task", "method", "budget", "seed", "position", "uid", "input", "target", "answer", "why", "probability", "n_tokens")
 """Columns of an item's prediction; a column for each metric follows."""
@@ -27,22 +28,29 @@ _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 Document = Mapping[str, Any]
 
 
-def export_run(folder: Path | str, format: str, to: Path | str | None = None, *, plugins: Sequence[Path] = ()) -> list[Path]:
-    """Write a finished run in another format; returns the files.
+def export_run(folder: Path | str, format: str, to: Path | str | None = None, *, plugins: Sequence[Path] = ()) -> list[Path | str]:
+    """Write a finished run in another format; returns the files, for a tracker where it is instead.
 
     format: `csv` or `parquet` (figures and items, a table each), `junit` (every figure as a test case, failed where a stated threshold was missed),
-    `lm-eval` (results and samples as `lm_eval --log_samples` writes them, a task for each task, method and label budget). to: a folder, by
-    default `export` in the run's. Raises InputError for a run that is not finished, MissingExtraError for Parquet without pyarrow.
+    `lm-eval` (results and samples as `lm_eval --log_samples` writes them, a task for each task, method and label budget), `mlflow` and `wandb`
+    (see `trackers`). to: a folder, by default `export` in the run's; for MLflow where its settings say. Raises InputError for a run that is not finished, MissingExtraError for Parquet without pyarrow.
     """
     run = Path(folder)
-    if format not in FORMATS:
-        raise UnknownNameError("export format", format, FORMATS, field="export")
+    check_format(format)
     if not (run / RESULTS).is_file():
         raise InputError(Problem(f"not a finished run: there is no {RESULTS} in it", "Finish it, or give the folder of a run.", str(run)))
     document: Document = json.loads(read_text(run / RESULTS))
+    if format in TRACKERS:
+        return [TRACKERS[format](run, document, None if to is None else Path(to))]
     target = Path(to) if to is not None else run / "export"
     target.mkdir(parents=True, exist_ok=True)
-    return FORMATS[format](StoredRun.open(run), document, target, plugins)
+    return [*FORMATS[format](StoredRun.open(run), document, target, plugins)]
+
+
+def check_format(format: str) -> None:
+    """Raises UnknownNameError for a name that is no format."""
+    if format not in FORMATS and format not in TRACKERS:
+        raise UnknownNameError("export format", format, [*FORMATS, *TRACKERS], field="export")
 
 
 def _csv(run: StoredRun, document: Document, to: Path, plugins: Sequence[Path]) -> list[Path]:
@@ -248,3 +256,4 @@ FORMATS: Mapping[str, Callable[[StoredRun, Document, Path, Sequence[Path]], list
     "junit": _junit,
     "lm-eval": _lm_eval,
 }
+TRACKERS: Mapping[str, Callable[[Path, Document, Path | None], str]] = {"mlflow": to_mlflow, "wandb": to_wandb}
