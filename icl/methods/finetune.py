@@ -19,7 +19,7 @@ from ..train.split import FOLDS, Validation, best_epoch, folds, held_out
 from ..values import KINDS as ALL_KINDS
 from ..values import Example, Kind
 from ._calibrate import refuse_without_labels
-from ._common import labelled
+from ._common import inputs_of, labelled
 from .few_shot import method_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 KINDS: frozenset[Kind] = frozenset(ALL_KINDS)
 NEEDS_LABELS = True
 NEEDS_MODEL = True
+"""Unless it names its base: `needs_model` says."""
+TRAINS = True
 FIT = "fit"
 """The training whose model is kept, beside those of the folds."""
 FEWEST_STEPS, MOST_EPOCHS, FEWEST_EPOCHS = 200, 20, 3
@@ -136,7 +138,7 @@ class Finetune:
         from ..train.loop import seeded
 
         usable = labelled(pool, "finetune") if targets is None else list(pool)
-        _check_targets(usable, labels, targets)
+        _check_targets(usable, labels, targets, self.prompt.kind)
         job = _Job(self, usable, labels, targets)
         with seeded(self.seed, "fit"):
             predictor = job.run()
@@ -145,9 +147,11 @@ class Finetune:
         return predictor
 
 
-def _check_targets(pool: Sequence[Example], labels: Sequence[str], targets: Sequence[Sequence[float]] | None) -> None:
+def _check_targets(pool: Sequence[Example], labels: Sequence[str], targets: Sequence[Sequence[float]] | None, kind: Kind | None) -> None:
     if targets is None:
         return
+    if kind not in (None, "classify"):
+        raise InputError(Problem("probabilities of labels are for tasks with one set of labels", "Leave them out.", field="targets"))
     if not pool or len(targets) != len(pool):
         raise InputError(Problem(f"{len(targets)} rows of probabilities for {len(pool)} examples", "Give one for each.", field="targets"))
     if wrong := [len(row) for row in targets if len(row) != len(labels)]:
@@ -209,8 +213,6 @@ class _Job:
             if len(seen) < 2:
                 message = f"all {len(self.pool)} examples have the label '{next(iter(seen), None)}', so there is nothing to tell apart"
                 raise InputError(Problem(message, "Give examples of two labels at least.", field="pool"))
-        elif self.soft is not None:
-            raise InputError(Problem("probabilities of labels are for tasks with one set of labels", field="targets"))
 
     @property
     def _sums(self) -> list[float]:
@@ -279,7 +281,10 @@ class _Job:
         lm: LanguageModel = self.base
         if self.form.kind in ("prompt", "prefix"):
             lm = trained_model(self.base, self._trainable())
-        return replace(self.method.prompt, lm=lm).fit(self.pool, self.labels)
+        prompt = replace(self.method.prompt, lm=lm)
+        if self.soft is None:
+            return prompt.fit(self.pool, self.labels)
+        return prompt.fit((), self.labels, inputs=inputs_of(self.pool, prompt.inputs), kind="classify")  # no label of a row is looked at
 
     @cached_property
     def answers(self) -> list[str]:
@@ -365,6 +370,11 @@ class _Job:
         classify = self.prompted.kind == "classify"
         weights = class_weights(s.class_weights, [self.answers[i] for i in rows], self.prompted.labels) if classify else None
         return LossForm(s.losses, s.label_smoothing, s.focal, tuple(weights) if weights else None)
+
+
+def needs_model(settings: Mapping[str, Any], folders: Sequence[Path]) -> bool:
+    """Whether it trains the suite's language model."""
+    return not settings.get("base")
 
 
 PROMPT_SETTINGS = ("readout", "calibration", "template", "format", "max_tokens", "max_new_tokens")
