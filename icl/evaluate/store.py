@@ -191,6 +191,11 @@ class RunStore:
         rows = self._db.execute("SELECT cell, facts, timing FROM cells")
         return {cell: (json.loads(facts), json.loads(timing)) for cell, facts, timing in rows}
 
+    def some(self, cell: str, positions: Sequence[int]) -> dict[int, Prediction]:
+        """Stored predictions of a cell at these positions, as far as they are there."""
+        query = "SELECT position, prediction FROM items WHERE cell = ? AND position IN (SELECT value FROM json_each(?))"
+        return {at: from_json(text) for at, text in self._db.execute(query, (cell, json.dumps(list(positions))))}
+
     def predictions(self, cell: str) -> list[Prediction]:
         """All stored predictions of a cell, in the order of the items."""
         rows = self._db.execute("SELECT prediction FROM items WHERE cell = ? ORDER BY position", (cell,))

@@ -20,6 +20,8 @@ from .runs import Runs, Series, in_order
 
 MOST_PREDICTIONS = 80_000
 """Predictions that are looked at, to bound the work of a very large run."""
+SAMPLED = 2_000
+"""Predictions that are packed to see how large all of them would be."""
 MOST_SCORES = 8
 """Candidates of an item whose scores are shown, the likeliest first."""
 TIE, DROPPED, WINDOWED, CUT, LOST, ABSTAINED = 1, 2, 4, 8, 16, 32
@@ -41,6 +43,9 @@ def pack_items(runs: Runs, stored: Mapping[int, StoredRun], most: int) -> Packed
         return Packed("", ())
     share = min(1.0, MOST_PREDICTIONS / n_predictions)
     first_only = False
+    if n_predictions > SAMPLED:  # so that a large run is not packed several times; a sample shares less, so it seems larger than it is
+        sampled, n_sampled = _packed(runs, stored, share * SAMPLED / n_predictions, first_only)
+        first_only = len(sampled) * share * sum(n_items.values()) / max(1, n_sampled) > 2 * most
     while True:
         text, n_shown = _packed(runs, stored, share, first_only)
         if len(text) <= most or n_shown <= len(n_items):
@@ -149,8 +154,8 @@ def _columns(
 ) -> dict[str, Any]:
     """A cell's predictions, a list per kind of fact; `i` says which item of the task each is about."""
     tests, kept, places = items
-    predictions = store.predictions(cell.key)
-    found = [(places[tests[at].uid], at, predictions[at]) for at in kept if at < len(predictions)]
+    predictions = store.some(cell.key, kept)
+    found = [(places[tests[at].uid], at, predictions[at]) for at in kept if at in predictions]
     columns: dict[str, Any] = {
         "i": [item for item, _, _ in found],
         "a": [tables.string(p.answer) for _, _, p in found],
@@ -191,11 +196,11 @@ def _scores(tables: _Tables, prediction: Prediction) -> list[Any]:
     """Flat triples of the likeliest candidates: name, log-likelihood in nats, probability; None for what is not known."""
     sums = _sums(prediction)
     probabilities = prediction.probabilities or {}
-    names = list(dict.fromkeys([*probabilities, *sums]))
-    names.sort(key=lambda each: (-probabilities.get(each, 0.0), -sums.get(each, 0.0)))
+    by: Mapping[str, float] = probabilities or sums
+    names = sorted(by, key=by.__getitem__, reverse=True)[:MOST_SCORES]
     return [
         part
-        for each in names[:MOST_SCORES]
+        for each in names
         for part in (
             tables.string(each),
             round(sums[each], 2) if each in sums else None,

@@ -290,6 +290,13 @@
 })();
 
 // In print whatever is folded is shown, but for single items.
+const unfolded = [];
 addEventListener("beforeprint", () => {
-  for (const each of document.querySelectorAll("details:not(.item)")) each.open = true;
+  for (const each of document.querySelectorAll("details:not(.item):not([open])")) {
+    each.open = true;
+    unfolded.push(each);
+  }
+});
+addEventListener("afterprint", () => {
+  for (const each of unfolded.splice(0)) each.open = false;
 });

@@ -24,7 +24,10 @@ def spread_section(runs: Runs, stored: Mapping[int, StoredRun]) -> Section:
             drawn = [rows_svg(rows, f"{metric} by draw of labels", metric, percent=percent)] if rows else []
             drawn += [rows_svg(templates, f"{metric} by template", metric, percent=percent)] if templates else []
             if drawn:
-                parts.append(f"<h3>{name(task)}</h3>{figures(drawn)}{seeds}")
+                shown = f"{figures(drawn)}{seeds}"
+                parts.append(
+                    f"<h3>{name(task)}</h3>" + (f'<div class="beside wide-right">{shown}</div>' if len(drawn) == 1 and seeds else shown)
+                )
     lead = (
         "Each dot is one draw of the labelled examples (a seed), or one template of methods that differ in nothing else, at the largest label "
         "budget; the upright stroke is their mean. A spread as wide as the difference between methods is a reason for more draws."

@@ -16,7 +16,7 @@ from icl.report.page import report_page
 
 pytestmark = pytest.mark.browser
 READY = "document.querySelector('#explorer')?.dataset.ready === 'yes'"
-PHONE, DESKTOP = 390, 1280
+PHONE, DESKTOP, PAPER = 390, 1280, 718
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +184,14 @@ def test_it_prints(tab, run):  # noqa: F811
     pdf = tab.pdf()
     assert pdf.startswith(b"%PDF")
     assert 3 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 30
+    tab.run("window.dispatchEvent(new Event('beforeprint'))")
     tab.send("Emulation.setEmulatedMedia", media="print")
+    tab.send("Emulation.setDeviceMetricsOverride", width=PAPER, height=1000, deviceScaleFactor=1, mobile=False)
     assert tab.run("getComputedStyle(document.querySelector('nav')).display") == "none"
     assert tab.run("[...document.querySelectorAll('details:not(.item)')].every((e) => e.open)"), "what is folded is missing on paper"
+    assert tab.run("document.documentElement.scrollWidth") <= PAPER, "a table is cut at the paper's edge"
+    tab.run("window.dispatchEvent(new Event('afterprint'))")
+    assert tab.run("document.querySelectorAll('details:not([open])').length") > 0, "what was folded before is folded again"
 
 
 @pytest.mark.parametrize("policy", ["with its policy", "without"])
