@@ -18,6 +18,10 @@ from .rows import MAX_PROBLEMS, Table
 from .source import load_table
 from .task import LABELLED, Rejected, Task, task_digest
 
+MOST_GROUPS = 100
+MISSING = "(none)"
+"""The group of rows that have no value in a column."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -33,6 +37,7 @@ class Request:
     labels: tuple[str, ...] | None
     data_root: Path | str | None
     unseen: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 @dataclass
@@ -43,6 +48,8 @@ class Read:
     lines: list[int]
     ids: list[str | None]
     rejected: list[Rejected]
+    groups: list[tuple[str, ...]]
+    """Per example the value of each column that figures are shown by."""
 
 
 def load_task(request: Request) -> Task:
@@ -56,10 +63,15 @@ def load_task(request: Request) -> Task:
     mode: Literal["index", "text"] = "text"
     if kind == "choose":
         mode = choice_mode([row for table in labelled for _, row in table.rows], columns)
-    reads = {split: _read(split, table, Reader(kind, columns, mode, split in LABELLED)) for split, table in tables.items()}
+    _check_groups(request, tables)
+    reads = {
+        split: _read(split, table, Reader(kind, columns, mode, split in LABELLED), request.groups if split == judged_on(tables) else ())
+        for split, table in tables.items()
+    }
     _check_usable(tables, reads)
     labels = _labels(request, kind, tables, reads)
     splits, ids, holdout = _splits(request, kind, reads)
+    grouped = _grouped(request, splits["test"], reads[judged_on(tables)])
     splits["train"], hidden = _hidden(request, labels, splits["train"], reads["train"])
     task = Task(
         name=request.name or _name(request.sources["train"]),
@@ -74,10 +86,12 @@ def load_task(request: Request) -> Task:
         n_rows={split: len(table.rows) for split, table in tables.items()},
         holdout=holdout,
         ids=ids,
+        grouped=grouped,
         source={
             "splits": {split: dict(table.origin) for split, table in tables.items()},
             "columns": columns.named(),
             **({"unseen": list(request.unseen)} if request.unseen else {}),
+            **({"groups": list(request.groups)} if request.groups else {}),
             "choice labels": mode if kind == "choose" else None,
             "holdout": None if holdout is None else {"share": holdout, "seed": request.seed, "rows": len(splits["test"])},
         },
@@ -188,8 +202,40 @@ def _needed(option: str, split: str) -> bool:
     return split in LABELLED or option.startswith(("input", "choices"))
 
 
-def _read(split: str, table: Table, reader: Reader) -> Read:
-    read = Read([], [], [], [])
+def judged_on(tables: Mapping[str, Table]) -> str:
+    """The source that test items come from."""
+    return "test" if "test" in tables else "train"
+
+
+def _check_groups(request: Request, tables: Mapping[str, Table]) -> None:
+    table = tables[judged_on(tables)]
+    problems = []
+    for column in request.groups:
+        if column not in table.columns:
+            fix = suggest(column, [name for name in table.columns if name])
+            problems.append(Problem(f"there is no column '{column}'", fix, table.name, 1, "groups"))
+        elif (n := len({_group(row.get(column)) for _, row in table.rows})) > MOST_GROUPS:
+            fix = "Name a column with a few values, such as a region or a language."
+            problems.append(Problem(f"the column '{column}' has {n} values, too many to be groups", fix, table.name, 1, "groups"))
+    if problems:
+        raise InputError(problems)
+
+
+def _group(value: Any) -> str:
+    try:
+        return as_text(value) or MISSING
+    except RejectedRow:
+        return MISSING
+
+
+def _grouped(request: Request, test: Sequence[Example], read: Read) -> dict[str, dict[str, str]]:
+    """Column -> uid -> value, for the test items."""
+    values = dict(zip((example.uid for example in read.examples), read.groups, strict=True)) if request.groups else {}
+    return {column: {example.uid: values[example.uid][n] for example in test} for n, column in enumerate(request.groups)}
+
+
+def _read(split: str, table: Table, reader: Reader, groups: Sequence[str] = ()) -> Read:
+    read = Read([], [], [], [], [])
     seen: Counter[str] = Counter()
     for line, row in table.rows:
         try:
@@ -202,6 +248,7 @@ def _read(split: str, table: Table, reader: Reader) -> Read:
         seen[example.uid] += 1
         read.lines.append(line)
         read.ids.append(own)
+        read.groups.append(tuple(_group(row.get(column)) for column in groups))
     return read
 
 
@@ -258,7 +305,7 @@ def _splits(
         keep, held = split_off(reads["train"].examples, holdout, request.seed, stratify=kind == "classify")
         positions["train"] = (reads["train"], keep)
         positions["test"] = (reads["train"], held)
-    empty: tuple[Read, Sequence[int]] = (Read([], [], [], []), ())
+    empty: tuple[Read, Sequence[int]] = (Read([], [], [], [], []), ())
     splits: dict[str, tuple[Example, ...]] = {}
     ids: dict[str, dict[str, str]] = {}
     for split in (*LABELLED, "unlabelled"):

@@ -51,6 +51,8 @@ class Task:
     """Share of the rows held out as test set; None if a test set was given."""
     ids: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """split -> uid -> the user's own id, where an id column was named."""
+    grouped: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Column -> uid of a test item -> its value there, for the columns that figures are shown by."""
     digest: str = ""
     """Over everything that was loaded: kind, labels, and all rows in order."""
     source: Mapping[str, Any] = field(default_factory=dict)
@@ -79,6 +81,7 @@ class Task:
         labels: Sequence[str] | None = None,
         data_root: Path | str | None = None,
         unseen: Sequence[str] = (),
+        groups: Sequence[str] = (),
     ) -> Task:
         """Read a task.
 
@@ -93,6 +96,7 @@ class Task:
         Without test, a share `holdout` of the rows is held out: 50 to 500 rows, never more than half, stratified by label, chosen
         by hash of (seed, uid); rows of the same normalised text stay on one side.
         labels: the label set and its order; a label outside it is an error.
+        groups: columns by whose values figures are shown, each group's own and the largest gap; no method sees them.
         unseen: labels that nothing is learned from: their rows are taken out of train and stay in test and dev, as out of scope.
 
         Labels are the text in the source, byte for byte; JSON numbers, booleans are the text they are written as. Rows without
@@ -113,6 +117,7 @@ class Task:
             labels=None if labels is None else tuple(labels),
             data_root=data_root,
             unseen=tuple(unseen),
+            groups=tuple(groups),
         )
         return load_task(request)
 
@@ -130,4 +135,5 @@ class Task:
 def task_digest(task: Task) -> str:
     """Hex digest of kind, inputs, labels and every row of every split, in order."""
     rows = {split: [[e.uid, e.target, list(e.choices), list(e.references), e.rationale] for e in getattr(task, split)] for split in SPLITS}
-    return digest([task.kind, list(task.inputs), list(task.labels), rows])
+    more = [{column: [values[e.uid] for e in task.test] for column, values in task.grouped.items()}] if task.grouped else []
+    return digest([task.kind, list(task.inputs), list(task.labels), rows, *more])

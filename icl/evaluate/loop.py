@@ -19,6 +19,7 @@ from ..progress import note, progress
 from ..protocols import LanguageModel
 from ..values import Example, Prediction, TokenCounts
 from .cells import Cell, predictor_path
+from .group_records import bias_record
 from .prepare import Prepared
 from .readouts import readouts_of
 from .seen import prompts_of, shown_rows
@@ -142,6 +143,9 @@ class _Running:
             "readouts": readouts_of(predictor),
             "predictor": path,
         }
+        if path is not None and data.task.grouped and data.task.kind == "classify":
+            with self._counted(cell, lm):
+                facts["label_bias"] = bias_record(predictor, data.task.inputs, data.task.labels)
         timed = {"fit_s": fit_s, "predict_s": predict_s, "peak_memory_mb": peak_memory_mb()}
         training = getattr(predictor, "training", None)
         store.finish_cell(cell.key, facts, timed if training is None else {**timed, "training": training})

@@ -13,6 +13,7 @@ from ..seeds import numpy_rng_for
 from ..values import Prediction
 from .cells import Budget, Cell
 from .confidence import BINS, confidence_record
+from .group_records import group_records
 from .intervals import statistic
 from .prepare import Prepared, TaskData
 from .readouts import readout_records
@@ -50,6 +51,7 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
     of accuracy against coverage, as `confidence.confidence_record` says.
     readouts: per method and label budget, over its seeds, what each read-out of its stored scores would give, as
     `readouts.readout_records` says.
+    by_group: of tasks with `groups`, as `group_records.group_records` says; `label_bias` of a cell is what it answers to inputs without content.
     n_abstained: answers withheld, which are no failures; coverage: scored items among those and the scored ones.
     estimator: how answers were found, null without a language model; n_lost: unanswered since an endpoint failed (try them again).
     best: per task, label budget and metric the leading method, and those whose paired 95 % interval against it includes 0. A method that
@@ -60,6 +62,7 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
     leaders: list[dict[str, Any]] = []
     totals: list[dict[str, Any]] = []
     trust: list[dict[str, Any]] = []
+    by_group: list[dict[str, Any]] = []
     readouts: list[dict[str, Any]] = []
     for name, data in prepared.tasks.items():
         groups = _groups(prepared, store, finished, name)
@@ -69,6 +72,7 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
             bins = getattr(data.metrics.get("ece"), "bins", BINS)
             found = None if data.task.kind == "answer" else confidence_record(group.cells[0].as_dict(), group.runs, data.test, bins)
             trust += [found] if found else []
+            by_group += group_records(prepared.seed, group.cells[0], data.metrics, group.runs, data.test, data.task.grouped)
             readouts += readout_records(prepared.seed, data, group.cells[0], group.runs, finished[group.cells[0].key][0].get("readouts"))
         for metric in (name for name, each in data.metrics.items() if getattr(each, "ranked", True)):
             leaders += _leaders(prepared, data, metric, groups)
@@ -83,6 +87,7 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
         "groups": totals,
         "confidence": trust,
         "readouts": readouts,
+        **({"by_group": by_group} if by_group else {}),
         "cells": cells,
         "best": leaders,
         "thresholds": _thresholds(prepared, records),

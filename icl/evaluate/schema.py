@@ -112,6 +112,7 @@ class TaskEntry(Strict):
     )
     unseen: list[str] = Field([], description="Labels that nothing is learned from: their rows serve for judging only.")
     data_root: str | None = Field(None, description="A folder with local copies of hub data sets.")
+    groups: list[str] = Field([], description="Columns by whose values figures are shown: each group's own, and the largest gap.")
     limit: int | None = Field(None, ge=1, description="Judge on this many test items, chosen by a hash of their content.")
 
     @field_validator("labels", "unseen", mode="before")

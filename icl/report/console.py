@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .by_group import group_lines
 from .readouts import NOTE, readout_rows
 from .stages import stage_lines
 
@@ -51,6 +52,7 @@ def _task(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, data
     for name, metric in results["metrics"].items():
         if any(r["metric"] == name for r in records):
             yield _metric(results, task, name, metric)
+    yield from group_lines(results, task)
     if records:
         yield _costs(results, timing, task, records)
         yield stage_lines(results, task)
