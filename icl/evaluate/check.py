@@ -13,10 +13,10 @@ from typing import Any
 from ..errors import InputError, Problem, suggest
 from ..files import NAME, Yaml
 from ..methods import readout_problems, refuse_without_labels
-from ..plugins import find, lacks, needs_model, parse_spec, settings_of
+from ..plugins import available, find, lacks, needs_model, parse_spec, settings_of
 from ..values import Kind, Spec
 from ..weights import CATALOGUE
-from .loading import LoadedSuite, MethodEntry, apply_overrides, parse, problem_at, read_source
+from .loading import LoadedSuite, MethodEntry, all_methods, apply_overrides, parse, problem_at, read_source
 from .schema import DEFAULT_METRICS, LOCAL_OPTIONS, REMOTE_OPTIONS, ModelEntry, TaskEntry
 
 TABLES = (".csv", ".tsv")
@@ -91,7 +91,8 @@ class _Checker:
             spec = self.spec("method", value, "methods", n)
             if spec is None:
                 if isinstance(value, Mapping) and len(value) == 1 and isinstance(settings := next(iter(value.values())), Mapping):
-                    self.options(Spec(str(next(iter(value))), settings), n)  # what is named inside it may be wrong too
+                    inner = Spec(str(next(iter(value))), settings)
+                    self.options(inner, ("methods", n, inner.name))  # what is named inside it may be wrong too
                 continue
             name = spec.name if own is None else own
             if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -101,7 +102,7 @@ class _Checker:
                 fix = f"Give each a name of its own: {{name: {name}-2, {spec.name}: …}}."
                 self.problems.append(problem_at(self.doc, f"two methods are called '{name}'", fix, ("methods", n)))
             else:
-                self.options(spec, n)
+                self.options(spec, ("methods", n, spec.name))
                 entries.append(MethodEntry(name, spec, n, only))
         return tuple(entries)
 
@@ -118,10 +119,13 @@ class _Checker:
                 self.problems.append(problem_at(self.doc, f"there is no task '{name}' in this suite", suggest(str(name), tasks), path))
         return tuple(str(name) for name in names)
 
-    def options(self, spec: Spec, n: int) -> None:
-        """Check the components that a method's settings name."""
-        path = ("methods", n, spec.name)
+    def options(self, spec: Spec, path: tuple[str | int, ...]) -> None:
+        """Check the components that a method's settings name. path: where they stand."""
         settings = spec.settings
+        known = available("method", self.plugins)
+        for option in getattr(known[spec.name].load(), "INNER", ()) if spec.name in known else ():
+            if option in settings and (found := self.spec("method", settings[option], *path, option)) is not None:
+                self.options(found, (*path, option, found.name))
         for stage, value in _stages(settings.get("retriever")):
             self.spec("selector", value, *path, "retriever", *stage)
         for option in ("order", "calibration"):
@@ -259,9 +263,9 @@ def template_problems(loaded: LoadedSuite, task: TaskEntry, n: int) -> Iterator[
     """The task's template, and those that methods name instead: each must exist, parse, and fit the task's fields and labels."""
     uses: list[tuple[str, tuple[str | int, ...]]] = [(task.template, ("tasks", n, "template"))]
     for entry in loaded.methods:
-        own = entry.spec.settings.get("template")
-        if isinstance(own, str) and entry.does(task.name):
-            uses.append((own, ("methods", entry.position, entry.spec.name, "template")))
+        for at, spec in all_methods(entry.spec, loaded.plugins):
+            if isinstance(own := spec.settings.get("template"), str) and entry.does(task.name):
+                uses.append((own, ("methods", entry.position, *at, "template")))
     for name, path in uses:
         yield from _template(loaded, task, name, path)
     yield from _channels(loaded, task, n)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import InputError, Problem, UnknownNameError, suggest
 from ..files import Path_, Yaml, packaged, read_yaml
+from ..plugins import find, parse_spec
 from ..values import Spec, digest
 from ..weights import CATALOGUE
 from .schema import NEUTRAL_OPTIONS, ModelEntry, Prices, Seeds, Suite, TaskEntry
@@ -73,6 +74,7 @@ class LoadedSuite:
         """A method with the paths among its settings made whole."""
         how = {"path": self.beside, "encoder": self.beside, "base": self.beside, "template": self.template_path}
         settings = {k: how[k](v) if k in how and isinstance(v, str) else v for k, v in spec.settings.items()}
+        settings |= {option: {inner.name: self.resolved(inner).settings} for option, inner in inner_methods(spec, self.plugins)}
         return Spec(spec.name, settings | ({"retriever": self._stages(settings["retriever"])} if "retriever" in settings else {}))
 
     def _stages(self, value: Any) -> Any:
@@ -98,6 +100,20 @@ class LoadedSuite:
         value = self.as_dict()
         models = [m if isinstance(m, str) else {k: v for k, v in m.items() if k not in NEUTRAL_OPTIONS} for m in value["models"]]
         return digest({**value, "models": models})
+
+
+def inner_methods(spec: Spec, plugins: Sequence[Path] = ()) -> Iterator[tuple[str, Spec]]:
+    """(option, method) of the methods that a method is made of, as a teacher and a student: its file lists such options, with their
+    defaults, as `INNER`."""
+    inner: Mapping[str, str] = getattr(find("method", spec.name, plugins).load(), "INNER", {})
+    yield from ((option, parse_spec(spec.settings.get(option, default), "method")) for option, default in inner.items())
+
+
+def all_methods(spec: Spec, plugins: Sequence[Path] = ()) -> Iterator[tuple[tuple[str, ...], Spec]]:
+    """(where its settings stand below the method's, the method) of a method and of all it is made of."""
+    yield (spec.name,), spec
+    for option, inner in inner_methods(spec, plugins):
+        yield from (((spec.name, option, *path), each) for path, each in all_methods(inner, plugins))
 
 
 def stage_encoders(retriever: Any) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from ..errors import CostLimitError, IclError, InputError
 from ..methods import write_regression
+from ..plugins import find
 from ..progress import note, progress
 from ..protocols import LanguageModel
 from ..values import Example, Prediction, TokenCounts
@@ -326,11 +327,13 @@ def peak_memory_mb() -> float | None:
 def plan_cells(prepared: Prepared) -> Iterator[tuple[Cell, TokenCounts | None]]:
     """Each cell with the tokens it will take, without a single forward pass of the language model on its items.
 
-    Prompts are built (the encoder embeds the rows, cached for the run itself); methods without a language model cost no tokens.
+    Prompts are built (the encoder embeds the rows, cached for the run itself); methods without a language model cost no tokens, and those
+    that train one (`TRAINS` in their file) nobody knows beforehand.
     """
     for cell in prepared.cells:
         total: TokenCounts | None = None
-        if cell.model is not None:
+        module = find("method", prepared.method(cell).spec.name, prepared.loaded.plugins).load()
+        if cell.model is not None and not getattr(module, "TRAINS", False):
             data = prepared.tasks[cell.task]
             method = prepared.build(cell, prepared.lm(cell.model))
             predictor = method.fit(prepared.pool(cell), labels=data.task.labels, unlabelled=data.task.unlabelled)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, Problem, suggest
 from ..files import sha256_file
-from ..plugins import Context, build, find
+from ..plugins import Context, build, find, needs_model
 from ..progress import note
 from ..protocols import Encoder, LanguageModel, MethodContext
 from ..seeds import seed_for
-from ..values import Example, digest
+from ..values import Example, Spec, digest
 from .cells import Cell, cells, needs
 from .check import kind_problems, metrics_for
-from .loading import LoadedSuite, MethodEntry, problem_at, stage_encoders
+from .loading import LoadedSuite, MethodEntry, all_methods, problem_at, stage_encoders
 from .manifest import manifest
 from .schema import ModelEntry, TaskEntry
 
@@ -214,7 +214,7 @@ def _read(loaded: LoadedSuite, entry: TaskEntry, data_root: str | Path | None) -
         **{split: resolved(source) for split, source in entry.sources().items()},
         **{
             key: getattr(entry, key)
-            for key in ("kind", "input", "label", "choices", "references", "rationale", "id", "holdout", "seed", "unseen", "groups")
+            for key in ("kind", "input", "label", "choices", "references", "rationale", "id", "holdout", "seed", "unseen")
         },
         name=entry.name,
         labels=tuple(entry.labels) if entry.labels is not None else None,
@@ -259,11 +259,13 @@ def _templates_used(loaded: LoadedSuite, entry: TaskEntry, n: int) -> list[tuple
     """(template, place in the suite) of the templates that methods read for a task; none if no method prompts."""
     uses: list[tuple[str, tuple[str | int, ...]]] = []
     for method in loaded.methods:
-        if not method.does(entry.name) or not needs(method, "MODEL", loaded.plugins):
+        if not method.does(entry.name):
             continue
-        own = method.spec.settings.get("template")
-        path = ("methods", method.position, method.spec.name, "template")
-        uses.append((own, path) if isinstance(own, str) else (entry.template, ("tasks", n, "template")))
+        for path, spec in all_methods(method.spec, loaded.plugins):
+            if needs_model(spec, loaded.plugins):
+                own = spec.settings.get("template")
+                whole: tuple[str | int, ...] = ("methods", method.position, *path, "template")
+                uses.append((own, whole) if isinstance(own, str) else (entry.template, ("tasks", n, "template")))
     return list(dict(uses).items())
 
 
@@ -311,22 +313,29 @@ def _located(loaded: LoadedSuite, problem: Problem, n: int) -> Problem:
     return problem if path not in loaded.doc.lines else loaded.problem(problem.message, problem.fix, *path)
 
 
+def _specs(loaded: LoadedSuite) -> list[tuple[str, Spec]]:
+    """(name, settings) of all methods and of those that they are made of, which are named METHOD.OPTION."""
+    return [
+        (".".join([entry.name, *path[1::2]]), spec) for entry in loaded.methods for path, spec in all_methods(entry.spec, loaded.plugins)
+    ]
+
+
 def _encoders(loaded: LoadedSuite) -> dict[str, Encoder]:
     """The encoders of the suite's methods by name: of a method with an option `encoder`, that one, or the suite's."""
     from ..retrieve import load_encoder
 
     names: list[str] = []
-    for entry in loaded.methods:
-        settings = getattr(find("method", entry.spec.name, loaded.plugins).load(), "Settings", None)
+    for _, spec in _specs(loaded):
+        settings = getattr(find("method", spec.name, loaded.plugins).load(), "Settings", None)
         if settings is not None and "encoder" in settings.model_fields:
-            names.append(entry.spec.settings.get("encoder") or loaded.suite.encoder)
-            names += stage_encoders(entry.spec.settings.get("retriever"))
+            names.append(spec.settings.get("encoder") or loaded.suite.encoder)
+            names += stage_encoders(spec.settings.get("retriever"))
     return {name: load_encoder(loaded.beside(name)) for name in dict.fromkeys(names)}
 
 
 def _saved_digests(loaded: LoadedSuite) -> dict[str, str]:
     """Saved predictors that compete: method -> sha256 of the file that lists the checksums of all others."""
-    folders = {e.name: loaded.folder / str(e.spec.settings.get("path")) for e in loaded.methods if e.spec.name == "saved"}
+    folders = {name: loaded.folder / str(spec.settings.get("path")) for name, spec in _specs(loaded) if spec.name == "saved"}
     return {name: sha256_file(file) for name, folder in folders.items() if (file := folder / "predictor.json").is_file()}
 
 
@@ -335,8 +344,8 @@ def _base_digests(loaded: LoadedSuite) -> dict[str, str]:
     option `base`, an encoder, by default that of the suite."""
     from ..train.bases import find_base, fingerprint_of
 
-    trained = [e for e in loaded.methods if getattr(find("method", e.spec.name, loaded.plugins).load(), "BASE", None) == "encoder"]
-    names = dict.fromkeys(str(e.spec.settings.get("base") or loaded.suite.encoder) for e in trained)
+    trained = [spec for _, spec in _specs(loaded) if getattr(find("method", spec.name, loaded.plugins).load(), "BASE", None) == "encoder"]
+    names = dict.fromkeys(str(spec.settings.get("base") or loaded.suite.encoder) for spec in trained)
     return {name: fingerprint_of(find_base(loaded.beside(name))) for name in names}
 
 

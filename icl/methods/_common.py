@@ -51,6 +51,17 @@ def labelled(pool: Sequence[Example], method: str) -> list[Example]:
     return usable
 
 
+def check_targets(targets: Sequence[Sequence[float]] | None, n_rows: int, n_labels: int) -> None:
+    """Raises InputError unless there is a probability of every label for each row."""
+    if targets is None:
+        return
+    if len(targets) != n_rows:
+        raise InputError(Problem(f"{len(targets)} targets for {n_rows} rows", "Give one for each row.", field="targets"))
+    if odd := {len(row) for row in targets} - {n_labels}:
+        message = f"a target has {min(odd)} probabilities where there are {n_labels} labels"
+        raise InputError(Problem(message, "Give one probability for each label, in the order of labels.", field="targets"))
+
+
 def floored(shares: Mapping[str, float], labels: Sequence[str]) -> dict[str, float]:
     """Probabilities over all labels, in their order: those without a share get `FLOOR`, the others what is left, in proportion.
 

@@ -77,10 +77,37 @@ def fit_head(kind: HeadKind, vectors: NDArray[np.float32], targets: Sequence[int
     return Head(kind, n_labels, {name: np.ascontiguousarray(array) for name, array in {"weights": weights, "bias": bias, **more}.items()})
 
 
+def fit_soft_head(
+    kind: HeadKind, vectors: NDArray[np.float32], shares: NDArray[np.float64], c: float = 10.0, seed: int = 0, unseen: float = -30.0
+) -> Head:
+    """As `fit_head`, from probabilities (n, n_labels) instead of labels: each row counts for every label by its probability, those below
+    `SMALLEST_SHARE` left out. Neighbours learn the most likely label. unseen: the logit of a label that no row has any share of."""
+    import numpy as np
+
+    n_labels = shares.shape[1]
+    if kind == "knn":
+        return fit_head(kind, vectors, shares.argmax(axis=1).tolist(), n_labels)
+    features, more = vectors.astype(np.float64), {}
+    if kind == "kernel":
+        centres, basis = _nystroem(features, seed)
+        features, more = _features(features, centres, basis), {"centres": centres, "basis": basis}
+    kept = np.where(shares >= SMALLEST_SHARE, shares, 0.0)
+    kept /= kept.sum(axis=1, keepdims=True)
+    rows, labels = np.nonzero(kept)
+    seen = np.unique(labels)
+    weights, bias = np.zeros((n_labels, features.shape[1])), np.full(n_labels, unseen)
+    part = _logistic(features[rows], np.searchsorted(seen, labels).tolist(), len(seen), c, kept[rows, labels])
+    weights[seen], bias[seen] = part
+    return Head(kind, n_labels, {name: np.ascontiguousarray(array) for name, array in {"weights": weights, "bias": bias, **more}.items()})
+
+
+SMALLEST_SHARE = 0.01
+
+
 def _logistic(
-    features: NDArray[np.float64], targets: Sequence[int], n_labels: int, c: float
+    features: NDArray[np.float64], targets: Sequence[int], n_labels: int, c: float, counts: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """((n_labels, d), (n_labels,)) float64."""
+    """((n_labels, d), (n_labels,)) float64. counts: how much each row counts, by default 1."""
     import numpy as np
 
     if n_labels == 1:
@@ -88,7 +115,7 @@ def _logistic(
     from sklearn.linear_model import LogisticRegression
 
     # float64 and lbfgs: deterministic, and the optimum does not depend on the order of the rows beyond the solver's tolerance.
-    head = LogisticRegression(C=c, max_iter=2000).fit(features, np.asarray(targets))
+    head = LogisticRegression(C=c, max_iter=2000).fit(features, np.asarray(targets), sample_weight=counts)
     if n_labels == 2:  # sklearn keeps one row for two labels: its sigmoid is our softmax over (0, logit)
         return np.vstack([np.zeros_like(head.coef_), head.coef_]), np.concatenate([[0.0], head.intercept_])
     return head.coef_, head.intercept_

@@ -19,7 +19,7 @@ from ..train.augment import Augment
 from ..train.settings import TrainingSettings
 from ..train.split import FOLDS, Validation, best_epoch, folds, held_out
 from ..values import Example, Kind, Prediction, field_text
-from ._common import inputs_of, label_order, labelled, queries_of, voted
+from ._common import check_targets, inputs_of, label_order, labelled, queries_of, voted
 from ._folder import save_predictor
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ FEWEST_STEPS, MOST_EPOCHS, FEWEST_EPOCHS = 300, 20, 5
 """Where nobody says how many epochs: as many as make that many steps, within these bounds."""
 MOST_OWN = 500
 """Rows that the accuracy on the training's own rows is found on."""
+UNSEEN = -5.0
+"""Logit of a label that no row has, in a head that is about to be trained further."""
 SMALL, LEARNING_RATE_SMALL, LEARNING_RATE = 512, 1e-4, 3e-5
 """Where nobody names a learning rate: that of encoders narrower than SMALL, such as minilm, and of wider ones."""
 
@@ -90,6 +92,8 @@ class Classifier:
     device: str | None = None
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
     """(logits (n, n_labels), targets (n,) or (n, n_labels)) -> (n,) nats, instead of the loss that the settings say."""
+    target_temperature: float = 1.0
+    """At which the probabilities of a teacher are learned (`losses.distilled`)."""
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -109,7 +113,7 @@ class Classifier:
         Raises InputError before that: fewer than two labels in the pool, targets that are not as many as the labels, a base that is no
         encoder, no room for checkpoints.
         """
-        _check_targets(targets, len(pool), len(labels))
+        check_targets(targets, len(pool), len(labels))
         usable = labelled(pool, "classifier") if targets is None else list(pool)
         order = label_order([*usable, *self.evaluated], labels)
         seen = tuple(label for label in order if any(e.target == label for e in usable)) if targets is None else tuple(labels)
@@ -122,16 +126,6 @@ class Classifier:
         if self.work is not None:
             shutil.rmtree(self.work, ignore_errors=True)
         return ClassifierPredictor(made, seen, inputs, order, training)
-
-
-def _check_targets(targets: Sequence[Sequence[float]] | None, n_rows: int, n_labels: int) -> None:
-    if targets is None:
-        return
-    if len(targets) != n_rows:
-        raise InputError(Problem(f"{len(targets)} targets for {n_rows} rows", "Give one for each row.", field="targets"))
-    if odd := {len(row) for row in targets} - {n_labels}:
-        message = f"a target has {min(odd)} probabilities where there are {n_labels} labels"
-        raise InputError(Problem(message, "Give one probability for each label, in the order of labels.", field="targets"))
 
 
 @dataclass
@@ -219,7 +213,7 @@ class _Job:
         texts = self._texts([self.pool[i] for i in rows])
         reads = made.read(texts)
         if s.start == "probe" and made.form.pooling != "own" and s.norm == "none" and not s.hidden:
-            self._probe(made, reads, [self.seen.index(self.answers[i]) for i in rows])
+            self._probe(made, reads, self._targets(rows))
         judges = self.evaluated or [self.pool[i] for i in validation]
         targets = self._targets(rows)
         lesson = lesson_for(
@@ -230,7 +224,7 @@ class _Job:
             validation=self._judged(made, validation),
             loss=m.loss or self._loss(made, rows),
             vary=self._vary(made, texts),
-            key=[m.base, [self.pool[i].uid for i in rows], targets.tolist(), [e.uid for e in judges]],
+            key=[m.base, m.target_temperature, [self.pool[i].uid for i in rows], targets.tolist(), [e.uid for e in judges]],
         )
         rate = s.learning_rate or (LEARNING_RATE_SMALL if int(made.model.config.hidden_size) < SMALL else LEARNING_RATE)
         record = train(
@@ -274,23 +268,29 @@ class _Job:
     def _loss(self, made: EncoderClassifier, rows: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
         import torch
 
-        from ..train.losses import class_weights, label_loss
+        from ..train.losses import class_weights, distilled, label_loss
 
         s = self.method.settings
         weights = class_weights(s.class_weights, [self.answers[i] for i in rows], self.seen)
         weighted = None if weights is None else torch.tensor(weights, device=made.device)
-        return lambda logits, targets: label_loss(logits, targets, weights=weighted, smoothing=s.label_smoothing, focal=s.focal)
 
-    def _probe(self, made: EncoderClassifier, reads: Sequence[Read], positions: Sequence[int]) -> None:
+        def loss(logits: Tensor, targets: Tensor) -> Tensor:
+            return label_loss(logits, targets, weights=weighted, smoothing=s.label_smoothing, focal=s.focal)
+
+        temperature = self.method.target_temperature
+        return loss if self.soft is None or temperature == 1 else distilled(loss, temperature)
+
+    def _probe(self, made: EncoderClassifier, reads: Sequence[Read], targets: Tensor) -> None:
         """Begin with the best head for the encoder as it is, so that training does not first spoil it for a head that knows nothing
         (Kumar et al. 2022, https://arxiv.org/abs/2202.10054)."""
         import torch
 
-        from ._heads import fit_head
+        from ._heads import fit_soft_head
 
         vectors = made.vectors(reads)
         scale = vectors.shape[1] ** 0.5
-        head = fit_head("logistic", (vectors / scale).numpy(), positions, len(self.seen))
+        shares = torch.nn.functional.one_hot(targets, len(self.seen)) if targets.ndim == 1 else targets
+        head = fit_soft_head("logistic", (vectors / scale).numpy(), shares.double().numpy(), unseen=UNSEEN)
         with torch.no_grad():
             made.model.classifier.weight.copy_(torch.from_numpy(head.arrays["weights"] / scale))
             made.model.classifier.bias.copy_(torch.from_numpy(head.arrays["bias"]))

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..errors import InputError, Problem
 from ..protocols import Encoder, MethodContext
 from ..values import Example, Kind, Prediction, embedded_text
 from ._abstain import DESCRIPTION, Abstaining, Option, abstain_state, abstaining, crossed, no_evidence, rule_of
-from ._common import encoder_again, encoder_state, inputs_of, label_order, labelled, queries_of, voted
+from ._common import check_targets, encoder_again, encoder_state, inputs_of, label_order, labelled, queries_of, voted
 from ._folder import save_predictor
-from ._heads import Head, HeadKind, fit_head, load_head, save_head
+from ._heads import Head, HeadKind, fit_head, fit_soft_head, load_head, save_head
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,9 +53,19 @@ class EmbeddingHead:
     def kinds(self) -> frozenset[Kind]:
         return KINDS
 
-    def fit(self, pool: Sequence[Example], labels: Sequence[str] = (), unlabelled: Sequence[Example] = ()) -> EmbeddingHeadPredictor:
+    def fit(
+        self,
+        pool: Sequence[Example],
+        labels: Sequence[str] = (),
+        unlabelled: Sequence[Example] = (),
+        *,
+        targets: Sequence[Sequence[float]] | None = None,
+    ) -> EmbeddingHeadPredictor:
+        """targets: for each row the probabilities of the labels, in the order of `labels`, that it is to learn instead of its own label."""
         from ..retrieve import load_encoder
 
+        if targets is not None:
+            return self._distilled(pool, tuple(labels), targets)
         usable = labelled(pool, "embedding_head")
         encoder = load_encoder(self.encoder)
         order, inputs = label_order(usable, labels), inputs_of(usable, self.inputs)
@@ -74,6 +85,19 @@ class EmbeddingHead:
         predictor.abstaining = abstaining(self.abstain, lambda: crossed(usable, order, answer))
         return predictor
 
+    def _distilled(self, pool: Sequence[Example], labels: tuple[str, ...], targets: Sequence[Sequence[float]]) -> EmbeddingHeadPredictor:
+        import numpy as np
+
+        from ..retrieve import load_encoder
+
+        check_targets(targets, len(pool), len(labels))
+        if self.abstain is not None:
+            raise InputError(Problem("a threshold cannot be fitted on rows that have no labels", "Leave it out.", field="abstain"))
+        encoder = load_encoder(self.encoder)
+        vectors = encoder.encode([embedded_text(e.fields) for e in pool])
+        head = fit_soft_head(self.head, vectors, np.asarray(targets, dtype=np.float64), self.c, self.seed)
+        return EmbeddingHeadPredictor(encoder, head, labels, inputs_of(pool, self.inputs), labels)
+
 
 @dataclass
 class EmbeddingHeadPredictor:
@@ -85,6 +109,8 @@ class EmbeddingHeadPredictor:
     labels: tuple[str, ...]
     name: str = "embedding_head"
     abstaining: Abstaining | None = None
+    training: Mapping[str, Any] | None = None
+    """What a teacher cost, where it learned from one."""
 
     def predict(self, queries: Sequence[Any]) -> list[Prediction]:
         examples = queries_of(queries, self.inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -34,6 +34,23 @@ def label_loss(logits: Tensor, targets: Tensor, *, weights: Tensor | None = None
     if weights is not None:
         terms = terms * (wanted @ weights.to(log_p)).unsqueeze(-1) if targets.ndim > 1 else terms * weights.to(log_p)[targets].unsqueeze(-1)
     return terms.sum(dim=-1)
+
+
+def distilled(loss: Callable[[Tensor, Tensor], Tensor], temperature: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss that learns probabilities of a teacher at a temperature: both sides' logits are divided by it, and the loss is multiplied by
+    its square, so that its gradients stay as large (Hinton et al. 2015, https://arxiv.org/abs/1503.02531, sec. 2 and 2.1).
+
+    The teacher's logits are the logarithms of its probabilities. A row whose target is certain is a label, and stays as it is.
+    """
+
+    def at_temperature(logits: Tensor, targets: Tensor) -> Tensor:
+        """targets: (n, n_labels) probabilities."""
+        is_soft = (targets.max(dim=-1, keepdim=True).values < 1).to(logits.dtype)
+        t = 1 + is_soft * (temperature - 1)
+        wanted = torch.softmax(targets.clamp_min(1e-12).log() / t, dim=-1)
+        return t.squeeze(-1) ** 2 * loss(logits / t, torch.where(is_soft > 0, wanted, targets))
+
+    return at_temperature
 
 
 def class_weights(kind: ClassWeights, targets: Sequence[str], labels: Sequence[str]) -> list[float] | None:

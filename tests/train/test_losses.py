@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from icl.train.losses import class_weights, label_loss
+from icl.train.losses import class_weights, distilled, label_loss
 
 LOGITS = [[2.0, -1.0, 0.5], [0.0, 3.0, -2.0], [-0.5, -0.5, 4.0], [1.0, 1.0, 1.0]]
 TARGETS = [0, 2, 1, 1]
@@ -64,3 +64,17 @@ def test_class_weights():
     assert class_weights("none", ["a"], ["a"]) is None
     assert class_weights("balanced", ["a"] * 10 + ["b"], ["a", "b", "c"]) == pytest.approx([11 / 20, 11 / 2, 1.0])
     assert class_weights({"b": 3}, ["a", "b"], ["a", "b"]) == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0, 4.0])
+def test_distilled(temperature):
+    """Hinton et al. 2015, sec. 2.1: T² times the cross-entropy with softmax(v / T), of softmax(z / T); a label stays a label."""
+    teacher = [2.0, 0.5, -1.0]
+    targets = torch.tensor([p_of(teacher)] * 3 + [[0.0, 1.0, 0.0]])
+    expected = []
+    for row in LOGITS[:3]:
+        q, p = p_of([v / temperature for v in teacher]), p_of([z / temperature for z in row])
+        expected.append(-(temperature**2) * sum(a * math.log(b) for a, b in zip(q, p, strict=True)))
+    expected.append(-math.log(p_of(LOGITS[3])[1]))
+    found = distilled(label_loss, temperature)(torch.tensor(LOGITS, dtype=torch.float64), targets)
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
