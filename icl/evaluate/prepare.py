@@ -214,7 +214,7 @@ def _read(loaded: LoadedSuite, entry: TaskEntry, data_root: str | Path | None) -
         **{split: resolved(source) for split, source in entry.sources().items()},
         **{
             key: getattr(entry, key)
-            for key in ("kind", "input", "label", "choices", "references", "rationale", "id", "holdout", "seed", "unseen")
+            for key in ("kind", "input", "label", "choices", "references", "rationale", "id", "holdout", "seed", "unseen", "groups")
         },
         name=entry.name,
         labels=tuple(entry.labels) if entry.labels is not None else None,
