@@ -55,6 +55,7 @@ def trained_model(base: TorchModel, trainable: Trainable) -> TorchModel:
         memory=base.limits.memory,
         max_batch=base.limits.max_rows,
         identity=identity,
+        attention=base.reference.get("attention"),
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from .losses import label_loss
+from .losses import distilled, label_loss
 
 Part: TypeAlias = Literal["labels", "language_model", "unlikelihood", "length_normalised"]
 PARTS: tuple[Part, ...] = ("labels", "language_model", "unlikelihood", "length_normalised")
@@ -43,6 +44,8 @@ class LossForm:
     focal: float = 0.0
     weights: tuple[float, ...] | None = None
     """Of the answers, where all rows have the same."""
+    temperature: float = 1.0
+    """Of probabilities that are learned where answers are compared."""
 
 
 def answers_loss(log_p: Tensor, owner: Tensor, rows: Sequence[Answers], form: LossForm) -> Tensor:
@@ -97,7 +100,8 @@ def _compared(scores: Sequence[Tensor], rows: Sequence[Answers], form: LossForm)
         targets = torch.tensor([rows[i].right if hard else rows[i].shares for i in at], device=found.device)
         logits = torch.stack([scores[i] for i in at])
         weights = None if form.weights is None else torch.tensor(form.weights, device=found.device)
-        losses = label_loss(logits, targets, weights=weights, smoothing=form.smoothing, focal=form.focal)
+        loss = partial(label_loss, weights=weights, smoothing=form.smoothing, focal=form.focal)
+        losses = (loss if hard or form.temperature == 1 else distilled(loss, form.temperature))(logits, targets)
         found = found.index_put((torch.tensor(at, device=found.device),), losses)
     return found
 

@@ -13,7 +13,7 @@ import torch
 from small_tasks import POOLS, QUERIES, example
 
 import icl
-from icl import FewShot, load_model, plugins
+from icl import FewShot, load_model, plugins, ship
 from icl.errors import InputError
 from icl.protocols import MethodContext
 
@@ -144,7 +144,7 @@ def test_probabilities_of_a_teacher_are_learned_instead_of_labels(lm):
     predictor = fit(lm, wrong, targets=[teacher[e.target] for e in pool], epochs=20, learning_rate=1e-2, validation=0.2)
     for query, shares in zip(rows(9, seed=3), shares_of(predictor, rows(9, seed=3)), strict=True):
         assert shares == pytest.approx(list(teacher[query.target]), abs=0.15)
-    with pytest.raises(InputError, match="2 probabilities for 3 labels"):
+    with pytest.raises(InputError, match="has 2 probabilities where there are 3 labels"):
         fit(lm, wrong, targets=[(0.5, 0.5)] * 48)
 
 
@@ -268,6 +268,47 @@ def test_what_cannot_be_trained_is_said_before_training(lm, base, tmp_path, monk
 def test_options_it_does_not_know(option):
     with pytest.raises(InputError, match=next(iter(option))):
         plugins.build("method", {"finetune": option}, MethodContext("classify", ("text",)))
+
+
+def test_a_suite_judges_it_beside_the_prompt_and_ships_it(tmp_path, base):
+    """Saved, exported, and checked; what it cost stands in timing.json. One with a base of its own is no cell of the suite's model."""
+    train, test = ([{"text": e.fields["text"], "label": e.target} for e in rows(n, seed)] for n, seed in ((48, 0), (40, 5)))
+    train, test = ([dict(t) for t in {r["text"]: r for r in each}.values()] for each in (train, test))
+    known = {row["text"] for row in train}
+    suite = {
+        "models": [base],
+        "tasks": [{"name": "colours", "train": train, "test": [r for r in test if r["text"] not in known]}],
+        "methods": ["zero_shot", {"name": "tuned", "finetune": QUICK}, {"name": "own", "finetune": {**QUICK, "base": base, "epochs": 1}}],
+        "budgets": ["all"],
+        "seeds": 1,
+        "metrics": ["accuracy"],
+    }
+    run = icl.run(suite, out=tmp_path / "run")
+    of = {record["method"]: record for record in run.results}
+    assert of["tuned"]["model"] is not None
+    assert of["own"]["model"] is None
+    assert of["tuned"]["n_failed"] == of["own"]["n_failed"] == 0
+    timing = (tmp_path / "run" / "timing.json").read_text()
+    assert '"n_trained": 42912' in timing
+    ship.export(tmp_path / "run", tmp_path / "shipped", "tuned")
+    assert ship.check(tmp_path / "shipped") == []
+    assert not (tmp_path / "run" / "training").exists()
+
+
+def test_answers_and_choices_are_held_out_too(lm):
+    """Each row has an answer of its own."""
+    predictor = method(lm, "choose", ("question",), epochs=2, validation=0.25).fit(POOLS["choose"]())
+    assert predictor.training["validation"]["n_rows"] == 2
+    assert "accuracy" in predictor.training["curve"][0]
+    answers = method(lm, "answer", ("question",), epochs=2, validation=0.25, max_new_tokens=4).fit(POOLS["answer"]())
+    assert set(answers.training["curve"][0]) == {"epoch", "step", "loss", "validation_loss"}
+
+
+def test_mixed_precision_leaves_no_trace(lm):
+    """Trained under autocast, used without it."""
+    predictor = fit(lm, rows(12), epochs=1, precision="bf16")
+    assert {p.dtype for p in predictor.lm.model.parameters()} == {torch.float32}
+    assert predictor.lm.examined.deviation < 1e-4
 
 
 @pytest.mark.slow

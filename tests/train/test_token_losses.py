@@ -98,6 +98,15 @@ def test_smoothing_and_focal_are_of_the_comparison():
     assert loss("language_model", smoothing=0.1, focal=2.0) == loss("language_model")
 
 
+def test_a_teachers_temperature():
+    """Hinton et al. 2015: both sides' logits divided by T, times T². A row whose label is certain stays a label."""
+    q, t = (0.2, 0.5, 0.3), 2.0
+    wanted, p = (softmax([v / t for v in values]) for values in ([math.log(x) for x in q], SUMS))
+    expected = -(t**2) * sum(w * math.log(x) for w, x in zip(wanted, p, strict=True))
+    assert loss("labels", right=q, temperature=t) == pytest.approx(expected, abs=1e-5)
+    assert loss("labels", right=(0.0, 1.0, 0.0), temperature=t) == pytest.approx(loss("labels", right=1), abs=1e-5)
+
+
 def test_rows_with_different_numbers_of_answers():
     """Choices: each row stands for itself, in order."""
     two = Answers(((0,), (1,)), 1, (1.0, 1.0))
