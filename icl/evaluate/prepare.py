@@ -262,11 +262,17 @@ def _templates_used(loaded: LoadedSuite, entry: TaskEntry, n: int) -> list[tuple
         if not method.does(entry.name):
             continue
         for path, spec in all_methods(method.spec, loaded.plugins):
-            if needs_model(spec, loaded.plugins):
+            if _prompts(spec, loaded.plugins):
                 own = spec.settings.get("template")
                 whole: tuple[str | int, ...] = ("methods", method.position, *path, "template")
                 uses.append((own, whole) if isinstance(own, str) else (entry.template, ("tasks", n, "template")))
     return list(dict(uses).items())
+
+
+def _prompts(spec: Spec, plugins: Sequence[Path]) -> bool:
+    """Whether a method reads the task's template; one that trains a model of its own needs none of the suite."""
+    settings = getattr(find("method", spec.name, plugins).load(), "Settings", None)
+    return needs_model(spec, plugins) or (settings is not None and "template" in settings.model_fields)
 
 
 def _bound(loaded: LoadedSuite, entry: TaskEntry, task: Task, name: str) -> str:
@@ -341,12 +347,19 @@ def _saved_digests(loaded: LoadedSuite) -> dict[str, str]:
 
 def _base_digests(loaded: LoadedSuite) -> dict[str, str]:
     """What methods are trained from: name -> digest of its files. Fetched here, before any work. A method that declares `BASE` has an
-    option `base`, an encoder, by default that of the suite."""
+    option `base`: an `encoder`, by default that of the suite, or a `model`, by default the cell's."""
+    from ..model.load import weights_digest
     from ..train.bases import find_base, fingerprint_of
 
-    trained = [spec for _, spec in _specs(loaded) if getattr(find("method", spec.name, loaded.plugins).load(), "BASE", None) == "encoder"]
-    names = dict.fromkeys(str(spec.settings.get("base") or loaded.suite.encoder) for spec in trained)
-    return {name: fingerprint_of(find_base(loaded.beside(name))) for name in names}
+    found: dict[str, str] = {}
+    for _, spec in _specs(loaded):
+        kind, base = getattr(find("method", spec.name, loaded.plugins).load(), "BASE", None), spec.settings.get("base")
+        if kind == "encoder":
+            name = str(base or loaded.suite.encoder)
+            found[name] = found.get(name) or fingerprint_of(find_base(loaded.beside(name)))
+        elif kind == "model" and base and "://" not in str(base):
+            found[str(base)] = found.get(str(base)) or weights_digest(loaded.beside(str(base)))
+    return found
 
 
 def _plugin_digests(loaded: LoadedSuite) -> dict[str, str]:

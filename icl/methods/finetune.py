@@ -29,6 +29,8 @@ NEEDS_LABELS = True
 NEEDS_MODEL = True
 """Unless it names its base: `needs_model` says."""
 TRAINS = True
+BASE = "model"
+"""What the option `base` names."""
 Loss = Literal["labels", "language_model", "unlikelihood", "length_normalised"]
 
 

@@ -324,13 +324,8 @@ def _identity(source: _Source, model: Any) -> Callable[[], str]:
     name, folder, gguf, where, adapter = source.name, source.folder, source.gguf, source.where, source.adapter
 
     def weights() -> Any:
-        if where == "catalogue":
-            return [CATALOGUE[name].tensors, dict(CATALOGUE[name].files)]
-        if gguf:
-            return sha256_file(Path(folder) / gguf)
-        if where == "folder":
-            files = [p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "config.json"]
-            return {p.name: sha256_file(p) for p in sorted(files)}
+        if where != "hub":
+            return _weights(name, folder, gguf, where)
         from .torch_lm import _state_digest
 
         # A name without a commit may mean other weights tomorrow, and scores are kept by this.
@@ -341,3 +336,19 @@ def _identity(source: _Source, model: Any) -> Callable[[], str]:
         return digest([weights(), parts, source.quantization])
 
     return digested
+
+
+def weights_digest(name: str | Path) -> str:
+    """Of the weights of a model on this machine, which is not loaded; of a hub id the name alone."""
+    folder, gguf, where = _located(str(name))
+    return digest(str(name) if where == "hub" else _weights(str(name), folder, gguf, where))
+
+
+def _weights(name: str, folder: str, gguf: str | None, where: str) -> Any:
+    """What changes with the files of a model that is not on a hub."""
+    if where == "catalogue":
+        return [CATALOGUE[name].tensors, dict(CATALOGUE[name].files)]
+    if gguf:
+        return sha256_file(Path(folder) / gguf)
+    files = [p for p in Path(folder).iterdir() if p.suffix in (".safetensors", ".bin") or p.name == "config.json"]
+    return {p.name: sha256_file(p) for p in sorted(files)}

@@ -290,6 +290,8 @@ def test_a_suite_judges_it_beside_the_prompt_and_ships_it(tmp_path, base):
     assert of["tuned"]["n_failed"] == of["own"]["n_failed"] == 0
     timing = (tmp_path / "run" / "timing.json").read_text()
     assert '"n_trained": 42912' in timing
+    manifest = json.loads((tmp_path / "run" / "results.json").read_text())["manifest"]
+    assert base in manifest["bases"]
     ship.export(tmp_path / "run", tmp_path / "shipped", "tuned")
     assert ship.check(tmp_path / "shipped") == []
     assert not (tmp_path / "run" / "training").exists()
