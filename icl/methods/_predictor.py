@@ -27,6 +27,7 @@ from ._model import ModelHandle
 from ._plan import plan
 from ._rationale import after_rationale, check_rationales, uses_rationales, with_rationale
 from ._readouts import Premises, check_readouts, raw_scores, stored_readouts
+from ._shown import shown
 from ._state import prompt_state
 from ._why import Why, why
 from ._written import (
@@ -129,6 +130,8 @@ class FewShotPredictor:
         return self.method.retriever if isinstance(self.method.retriever, DemoIndex) else None
 
     # ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    _repr_html_ = shown
 
     def prompt(self, query: Any) -> Prompt:
         """The prompt for one query: an Example, a dict of fields, or a str where there is one field."""

@@ -21,6 +21,7 @@ from ..train.split import FOLDS, Validation, best_epoch, folds, held_out
 from ..values import Example, Kind, Prediction, field_text
 from ._common import check_targets, inputs_of, label_order, labelled, queries_of, voted
 from ._folder import save_predictor
+from ._shown import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -322,6 +323,8 @@ class ClassifierPredictor:
     def totals(self) -> Any:
         """Tokens and operations of all predictions so far."""
         return self.made.used
+
+    _repr_html_ = shown
 
     def predict(self, queries: Sequence[Any]) -> list[Prediction]:
         examples = queries_of(queries, self.inputs)

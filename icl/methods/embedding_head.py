@@ -16,6 +16,7 @@ from ._abstain import DESCRIPTION, Abstaining, Option, abstain_state, abstaining
 from ._common import check_targets, encoder_again, encoder_state, inputs_of, label_order, labelled, queries_of, voted
 from ._folder import save_predictor
 from ._heads import Head, HeadKind, fit_head, fit_soft_head, load_head, save_head
+from ._shown import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,6 +112,8 @@ class EmbeddingHeadPredictor:
     abstaining: Abstaining | None = None
     training: Mapping[str, Any] | None = None
     """What a teacher cost, where it learned from one."""
+
+    _repr_html_ = shown
 
     def predict(self, queries: Sequence[Any]) -> list[Prediction]:
         examples = queries_of(queries, self.inputs)

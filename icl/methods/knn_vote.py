@@ -15,6 +15,7 @@ from ..values import Example, Hit, Kind, Prediction
 from ._abstain import DESCRIPTION, Option, abstain_state, abstaining, evidence_of, rule_of
 from ._common import encoder_state, index_of, inputs_of, label_order, labelled, neighbours_of, open_index, queries_of, voted
 from ._folder import INDEX, save_predictor
+from ._shown import shown
 
 if TYPE_CHECKING:
     from ..retrieve import DemoIndex
@@ -77,6 +78,8 @@ class KnnVotePredictor:
     def __post_init__(self) -> None:
         self._neighbours: Retriever = neighbours_of(self.index)
         self.abstaining = abstaining(self.abstain, self._leave_one_out, self.threshold)
+
+    _repr_html_ = shown
 
     def predict(self, queries: Sequence[Any]) -> list[Prediction]:
         voted = self._votes(queries_of(queries, self.inputs))

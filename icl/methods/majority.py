@@ -14,6 +14,7 @@ from ..values import KINDS as ALL_KINDS
 from ..values import Example, Kind, Prediction
 from ._common import best, floored, inputs_of, kind_of, label_order, labelled, queries_of
 from ._folder import save_predictor
+from ._shown import shown
 
 KINDS: frozenset[Kind] = frozenset(ALL_KINDS)
 NEEDS_LABELS = True
@@ -51,6 +52,8 @@ class MajorityPredictor:
     counts: dict[str, int]
     """Label, place of the right choice (from 0), or answer -> how often, in label order or as first seen."""
     name: str = "majority"
+
+    _repr_html_ = shown
 
     def predict(self, queries: Sequence[Any]) -> list[Prediction]:
         return [self._predict(q) for q in queries_of(queries, self.inputs)]

@@ -13,6 +13,7 @@ from ..protocols import Encoder, MethodContext, Retriever
 from ..values import Example, Kind, Prediction
 from ._common import encoder_state, index_of, inputs_of, labelled, neighbours_of, open_index, queries_of
 from ._folder import INDEX, save_predictor
+from ._shown import shown
 
 if TYPE_CHECKING:
     from ..retrieve import DemoIndex
@@ -49,6 +50,8 @@ class NearestAnswerPredictor:
 
     def __post_init__(self) -> None:
         self._neighbours: Retriever = neighbours_of(self.index)
+
+    _repr_html_ = shown
 
     def predict(self, queries: Sequence[Any]) -> list[Prediction]:
         examples = queries_of(queries, self.inputs)

@@ -24,6 +24,7 @@ from .markup import Safe, Section, clean, esc, name, paragraph
 from .page_about import data_section, manifest_section, work_section
 from .page_answer import Answer, answer_section, default_answer
 from .page_differences import differences_section
+from .page_groups import groups_section
 from .page_results import cost_section, curves_section, figures_section
 from .page_spread import spread_section
 from .page_training import training_section
@@ -54,6 +55,7 @@ def report_page(sources: Sequence[Source], answer: Answer | None = None) -> str:
         spread_section(runs, stored),
         trust_section(runs),
         confusion_section(runs, stored),
+        groups_section(runs),
         work_section(runs),
         training_section(runs),
         data_section(runs),

@@ -268,6 +268,33 @@ def test_training_curves_and_costs(run):
     assert "stopped early" in page.text
 
 
+def test_groups_and_label_bias(run):
+    figures = [
+        {"group": g, "value": v, "low": v - 0.1, "high": v + 0.1, "n_items": 12, "n_unscored": 0}
+        for g, v in (("north", 0.4), (HOSTILE[0], 0.7))
+    ]
+    gap = {"highest": HOSTILE[0], "lowest": "north", "value": 0.3, "low": 0.0, "high": 0.5}
+    whole = {"task": "t", "metric": "accuracy", "column": HOSTILE[1], "figures": figures, "left_out": []}
+    groups = [
+        {**whole, "model": None, "method": "majority", "budget": 4, "gap": None},
+        {**whole, "model": None, "method": "majority", "budget": "all", "gap": gap},
+        {**whole, "model": "tiny", "method": "two", "budget": "all", "gap": None},
+    ]
+    bias = {"shares": {"yes": 0.75, "no": 0.25}, "bias": 0.25}
+    cells = [{**cell, "label_bias": bias} if cell["method"] == "two" else cell for cell in run.document["cells"]]
+    page = Page(report_page([Source(run.folder, {**run.document, "by_group": groups, "cells": cells}, run.timing)])).check()
+    for part in (
+        "majority, all labels",
+        "30.0 [0.0, 50.0]",
+        f"{HOSTILE[0]} over north",
+        "north 12 items",
+        "answers to inputs that say nothing",
+        "75.0",
+    ):
+        assert part in page.text, part
+    assert "majority, 4 labels" not in page.text
+
+
 def test_trainings_are_found_wherever_a_cell_keeps_them():
     one = {"curve": [{"step": 1, "loss": 2.0}]}
     assert list(trainings({"teacher": one, "student": [one, {"no": 3}], "n": 4})) == [one, one]
