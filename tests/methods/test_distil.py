@@ -202,3 +202,17 @@ def test_in_a_suite_beside_its_teacher(tmp_path, encoder_folder):
     (cell,) = (each for each in timing["cells"] if each["method"] == "small")
     assert cell["training"]["gap"]["n_rows"] > 0
     assert icl.load(run.folder / "predictors" / "small").predict(["snow"])[0].answer in ("hot", "cold")
+
+
+def test_context_distillation(encoder_folder, tiny_lm):
+    """The model without demonstrations comes nearer to what it says with them."""
+    context = replace(context_for("classify", str(encoder_folder), tiny_lm), labels=LABELS)
+    teacher = {"few_shot": {"shots": 2, "retriever": "random"}}
+
+    def gap(epochs):
+        student = {"finetune": {"kind": "full", "epochs": epochs, "learning_rate": 3e-3}}
+        predictor = plugins.build("method", {"distil": {"teacher": teacher, "student": student}}, context).fit(POOL, LABELS, ROWS[:40])
+        assert predictor.training["operations_per_query"]["student"] > 0
+        return predictor.training["gap"]["divergence_nats"]
+
+    assert gap(6) < gap(1)
