@@ -184,7 +184,7 @@ def rows_in_training(entry: MethodEntry, n: int) -> float:
     if settings.get("epochs"):
         return float(n * settings["epochs"])
     if hasattr(module, "FEWEST_STEPS"):
-        batch = int(settings.get("batch_size", 16))
+        batch = int(settings.get("batch_size") or module.Settings.model_fields["batch_size"].default)
         return float(n * min(module.MOST_EPOCHS, max(module.FEWEST_EPOCHS, module.FEWEST_STEPS * batch / n)))
     return 5.0 * n
 

@@ -13,6 +13,7 @@ from ..protocols import LanguageModel
 from ..train.split import FOLDS, best_epoch, folds, held_out
 from ..values import Example
 from ._common import inputs_of
+from .finetune import FEWEST_EPOCHS, FEWEST_STEPS, MOST_EPOCHS
 
 if TYPE_CHECKING:
     from ..model import TorchModel
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 FIT = "fit"
 """The training whose model is kept, beside those of the folds."""
-FEWEST_STEPS, MOST_EPOCHS, FEWEST_EPOCHS = 200, 20, 3
-"""Where nobody says how many epochs: as many as make that many steps, within these bounds."""
 RATES = {"full": 5e-5, "freeze": 1e-4, "lora": 5e-4, "ia3": 1e-2, "bitfit": 3e-3, "prompt": 1e-2, "prefix": 1e-2}
 """Learning rates where nobody names one: the fewer weights a kind trains, the larger its steps."""
 

@@ -31,6 +31,8 @@ NEEDS_MODEL = True
 TRAINS = True
 BASE = "model"
 """What the option `base` names."""
+FEWEST_STEPS, MOST_EPOCHS, FEWEST_EPOCHS = 200, 20, 3
+"""Where nobody says how many epochs: as many as make that many steps, within these bounds."""
 Loss = Literal["labels", "language_model", "unlikelihood", "length_normalised"]
 
 
