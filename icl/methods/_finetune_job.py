@@ -152,7 +152,7 @@ class Job:
         lm: LanguageModel = self.base
         if self.form.kind in ("prompt", "prefix"):
             lm = trained_model(self.base, self._trainable())
-        prompt = replace(self.method.prompt, lm=lm)
+        prompt = replace(self.method.prompt, lm=lm, shots=0, retriever="random")
         if self.soft is None:
             return prompt.fit(self.pool, self.labels)
         return prompt.fit((), self.labels, inputs=inputs_of(self.pool, prompt.inputs), kind="classify")  # no label of a row is looked at

@@ -15,6 +15,7 @@ from small_tasks import POOLS, QUERIES, example
 import icl
 from icl import FewShot, load_model, plugins, ship
 from icl.errors import InputError
+from icl.methods.finetune import Finetune, Settings
 from icl.protocols import MethodContext
 
 WORDS = {"red": ["blood", "rose", "brick"], "green": ["grass", "leaf", "frog"], "blue": ["sky", "sea", "ink"]}
@@ -163,6 +164,16 @@ def test_choices_differ_by_row(lm):
     predictor = method(lm, "choose", ("question",), epochs=25).fit(pool)
     assert [p.answer for p in predictor.predict(pool)] == [e.target for e in pool]
     assert predictor.predict(QUERIES["choose"])[0].answer in QUERIES["choose"][0].choices
+
+
+def test_in_python_on_a_prompt_of_ones_own(tmp_path, lm):
+    predictor = Finetune(Settings(**QUICK), FewShot(lm, template="sentiment", shots=4), seed=1).fit(rows(48), tuple(WORDS))
+    queries = rows(12, seed=1)
+    assert accuracy(predictor, queries) >= 0.9
+    assert not predictor.predict(queries)[0].demonstrations
+    assert predictor.prompt(queries[0]).text.startswith("Review:")
+    predictor.save(tmp_path / "saved")
+    assert shares_of(icl.load(tmp_path / "saved"), queries) == shares_of(predictor, queries)
 
 
 def test_several_words_of_a_label_and_a_calibration(tmp_path, lm):
