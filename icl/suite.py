@@ -19,10 +19,11 @@ from .evaluate.compare import keep_tests
 from .evaluate.loading import LoadedSuite
 from .evaluate.loop import Schedule, Stopped, plan_cells, run_cells
 from .evaluate.manifest import differences
+from .evaluate.partial import keep_plan, partial_document
 from .evaluate.prepare import Prepared, prepare
 from .evaluate.results import MANIFEST, PAGE, REPORT, RESULTS, TIMING, assemble, timing, write_json
 from .evaluate.speed import cost_of_plan, requests_per_s, tokens_per_s
-from .evaluate.store import RunStore, refuse_if_busy
+from .evaluate.store import STORE, RunStore, refuse_if_busy
 from .files import read_text, write_text
 from .methods import model_of
 from .progress import note
@@ -240,6 +241,7 @@ def run(
         manifest = prepared.manifest()
         _start(store, folder, manifest, loaded)
         keep_tests(prepared, store)
+        keep_plan(prepared, store)
         before = float(store.get("seconds") or 0.0)
         data: dict[str, list[str]] = {}
         interrupted, stopped = False, None
@@ -291,9 +293,16 @@ def _check_cost(loaded: LoadedSuite, max_cost: float | None) -> None:
         raise InputError(problems)
 
 
-def open_run(folder: str | Path) -> Run:
-    """A finished run, from its folder. Raises InputError if there is none."""
+def open_run(folder: str | Path, *, unfinished: bool = False, plugins: Sequence[Path] = ()) -> Run:
+    """A finished run, from its folder. unfinished: also one that still runs or was killed, with what is finished of it, judged by its metrics,
+    for which plugins are folders with some of one's own.
+
+    Raises InputError if there is none.
+    """
     folder = Path(folder)
+    if unfinished and (folder / STORE).is_file() and not (folder / RESULTS).is_file():
+        data = json.loads(read_text(folder / REPORT)) if (folder / REPORT).is_file() else {}
+        return Run(folder, partial_document(folder, plugins), {}, {task: report["lines"] for task, report in data.items()})
     if not (folder / RESULTS).is_file():
         fix = "Finish it: the same `icl run` with the same --out goes on." if (folder / MANIFEST).is_file() else "Give the folder of a run."
         raise InputError(Problem(f"not a finished run: there is no {RESULTS} in it", fix, str(folder)))

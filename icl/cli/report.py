@@ -16,7 +16,7 @@ from .output import be_quiet, say, tell
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="The folder of a finished run; of several, to see them on one page.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="The folder of a run; of several, to see them on one page.")],
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Where the page goes. [default: report.html, in the run's folder, or here for several runs]"),
@@ -44,7 +44,7 @@ def report(
     if len(runs) > 1 and (figures is not None or export):
         fix = "Give the runs one by one."
         raise InputError(Problem("figures and exports are of one run", fix, field="--figures" if figures is not None else "--export"))
-    found = [open_run(run) for run in runs]
+    found = [open_run(run, unfinished=figures is None and not export, plugins=plugins or ()) for run in runs]
     for each in found:
         say("\n".join([*([f"{each.folder}", ""] if len(found) > 1 else []), each.table()]))
     page = html or (found[0].folder / PAGE if len(found) == 1 else Path(PAGE))

@@ -94,11 +94,12 @@ class StoredRun:
                 self._read[cell] = store.predictions(cell.key)
         return self._read[cell]
 
-    def metrics(self, task: str, plugins: Sequence[Path]) -> dict[str, Any]:
-        """The metrics that the run judged a task by."""
+    def metrics(self, task: str, plugins: Sequence[Path], only: str | None = None) -> dict[str, Any]:
+        """The metrics that the run judged a task by, or one of them."""
         facts = self.judging[task]
         context = Context(labels=tuple(facts["labels"]), seed=facts["seed"])
-        return {name: build("metric", Spec(name, settings), context, plugins) for name, settings in facts["metrics"]}
+        wanted = [(name, settings) for name, settings in facts["metrics"] if only in (None, name)]
+        return {name: build("metric", Spec(name, settings), context, plugins) for name, settings in wanted}
 
 
 class Contender(NamedTuple):

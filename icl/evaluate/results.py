@@ -81,8 +81,8 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
         "schema": SCHEMA,
         "manifest": manifest,
         "complete": len(cells) == len(prepared.cells),
-        "tasks": {name: _task(data) for name, data in prepared.tasks.items()},
-        "metrics": {name: _metric(metric) for data in prepared.tasks.values() for name, metric in data.metrics.items()},
+        "tasks": {name: task_facts(data) for name, data in prepared.tasks.items()},
+        "metrics": {name: metric_facts(metric) for data in prepared.tasks.values() for name, metric in data.metrics.items()},
         "records": records,
         "groups": totals,
         "confidence": trust,
@@ -118,14 +118,14 @@ def _records(prepared: Prepared, data: TaskData, group: Group, estimator: str | 
         for cell, run in zip(group.cells, group.runs, strict=True):
             if cell.seed is not None:
                 rng = numpy_rng_for(prepared.seed, "interval", cell.key, name)
-                records.append(_record(cell, name, judge(metric, run, data.test, rng), [run], estimator))
+                records.append(figure_record(cell, name, judge(metric, run, data.test, rng), [run], estimator))
         over_seeds = Cell(first.model, first.task, first.method, first.budget, None)
         rng = numpy_rng_for(prepared.seed, "interval", over_seeds.key, name)
-        records.append(_record(over_seeds, name, judge_runs(metric, group.runs, data.test, rng), group.runs, estimator))
+        records.append(figure_record(over_seeds, name, judge_runs(metric, group.runs, data.test, rng), group.runs, estimator))
     return records
 
 
-def _record(cell: Cell, name: str, figure: Metric, runs: Sequence[Sequence[Prediction]], estimator: str | None) -> dict[str, Any]:
+def figure_record(cell: Cell, name: str, figure: Metric, runs: Sequence[Sequence[Prediction]], estimator: str | None) -> dict[str, Any]:
     predictions = [prediction for run in runs for prediction in run]
     return {
         **cell.as_dict(),
@@ -214,7 +214,7 @@ def _thresholds(prepared: Prepared, records: Sequence[Mapping[str, Any]]) -> lis
     return results
 
 
-def _task(data: TaskData) -> dict[str, Any]:
+def task_facts(data: TaskData) -> dict[str, Any]:
     task = data.task
     signatures = {name: metric.signature(data.test) for name, metric in data.metrics.items() if hasattr(metric, "signature")}
     return {
@@ -231,7 +231,7 @@ def _task(data: TaskData) -> dict[str, Any]:
     }
 
 
-def _metric(metric: Any) -> dict[str, Any]:
+def metric_facts(metric: Any) -> dict[str, Any]:
     bounds = getattr(metric, "bounds", None)
     return {"bounds": None if bounds is None else list(bounds), "higher_is_better": getattr(metric, "higher_is_better", True)}
 

@@ -117,7 +117,9 @@ def _notices(runs: Runs) -> Safe:
     for title, source in zip(runs.titles, runs.sources, strict=True):
         where = f"{title}: " if len(runs.sources) > 1 else ""
         if not source.document["complete"]:
-            lines.append(f"{where}not finished. The figures are of the methods and label budgets that are complete.")
+            planned = source.document.get("n_planned")
+            so_far = f": {len(source.document['cells']):,} of {planned:,} cells" if planned else ""
+            lines.append(f"{where}not finished{so_far}. The figures are of the methods and label budgets that are complete.")
         for t in source.document["thresholds"]:
             if not t["met"]:
                 value = "none scored" if t["value"] is None else f"{t['value']:.3f}"

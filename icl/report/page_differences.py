@@ -69,7 +69,7 @@ def _record(runs: Runs, stored: Mapping[int, StoredRun], task: str, metric: str,
     (a, _), (b, _) = pair
     first, second = stored[a.run], stored[b.run]
     order = aligned(first, second)[task]
-    built = first.metrics(task, ())[metric]
+    built = first.metrics(task, (), only=metric)[metric]
     ours, theirs = _seeds(first, task, pair.a), _seeds(second, task, pair.b)
     if len(ours) > 1 and len(theirs) > 1:
         both = {cell.seed for cell in ours} & {cell.seed for cell in theirs}
