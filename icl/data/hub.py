@@ -13,7 +13,7 @@ from .rows import Row, Table, stream, table
 
 _FORM = re.compile(r"hf:(?P<name>[^@:/]+(?:/[^@:/]+)?)(?:/(?P<config>[^@:/]+))?(?:@(?P<revision>[^:]+))?(?::(?P<split>[\w.\[\]%:+-]+))?")
 _LOCAL_SPLITS = {"validation": "dev", "valid": "dev", "val": "dev"}
-_ALSO_CALLED = {"clinc_oos": "clinc150"}
+_ALSO_CALLED = {"clinc_oos": "clinc150", "rotten_tomatoes": "mr"}
 """Short name on the hub -> the name that everybody else uses, under which a local copy may lie too."""
 _HUB_SPLITS = {"dev": ("validation", "dev", "valid"), "unlabelled": ("unsupervised", "unlabelled", "train")}
 

@@ -180,7 +180,7 @@ def test_a_suite_says_where_a_setting_of_the_teacher_is_wrong():
     places = {p.field: p.message for p in found.value.problems}
     assert "no option 'shotz'" in places["methods.0.distil.teacher.few_shot.shotz"]
     assert "methods.0.distil.student.classifier.long" in places
-    with pytest.raises(InputError, match="there is no selector 'near'|no selector"):
+    with pytest.raises(InputError, match="near"):
         icl.run({"tasks": [task], "methods": [{"distil": {"teacher": {"few_shot": {"retriever": "near"}}}}]})
     with pytest.raises(InputError, match="'distil' needs a language model"):
         icl.run({"tasks": [task], "methods": ["distil"], "models": []})
