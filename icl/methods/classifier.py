@@ -324,6 +324,12 @@ class ClassifierPredictor:
         """Tokens and operations of all predictions so far."""
         return self.made.used
 
+    def reset_totals(self) -> None:
+        """What was predicted so far belongs to the training."""
+        from ..train.cost import Used
+
+        self.made.used = Used()
+
     _repr_html_ = shown
 
     def predict(self, queries: Sequence[Any]) -> list[Prediction]:

@@ -106,6 +106,8 @@ class Distil:
         predictor.name = "distil"
         own = dict(getattr(predictor, "training", None) or {})
         gap, spent = _gap(predictor, held, lesson.shares)
+        if hasattr(predictor, "reset_totals"):  # what the comparison cost is no cost of the predictions to come
+            predictor.reset_totals()
         predictor.training = {
             **own,
             "operations": own.get("operations", 0.0) + (lesson.about["operations"] or 0.0),
