@@ -59,7 +59,7 @@ def report_page(sources: Sequence[Source], answer: Answer | None = None) -> str:
         work_section(runs),
         training_section(runs),
         data_section(runs),
-        manifest_section(runs),
+        manifest_section(runs, stored),
     ]
     rest = sum(len(section.body) for section in sections)
     packed = pack_items(runs, stored, max(LEAST_ITEMS, MOST - rest - len(_asset("page.css")) - len(_asset("page.js")) - 20_000))

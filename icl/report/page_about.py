@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..evaluate.compare import StoredRun
 from .markup import Cell, Num, Safe, Section, esc, figures, fold, name, paragraph, table
 from .plots import bars_svg
 from .readouts import NOTE, readout_rows
@@ -130,19 +131,27 @@ def data_section(runs: Runs) -> Section:
     return Section("data", "The data", f"{table(head, rows)}{paragraph(lead, 'note')}{''.join(parts)}" if rows else "", "Data")
 
 
-def manifest_section(runs: Runs) -> Section:
-    """What could change a digit of the results; of several runs, first what differs."""
+def manifest_section(runs: Runs, stored: Mapping[int, StoredRun]) -> Section:
+    """How the methods are set, and what could change a digit of the results; of several runs, first what differs."""
     parts = []
     if len(runs.sources) > 1:
         flat = [dict(_flat(source.document["manifest"])) for source in runs.sources]
         keys = [key for key in dict.fromkeys(k for each in flat for k in each) if len({str(each.get(key)) for each in flat}) > 1]
         rows = [[key, *(_short(each.get(key, "")) for each in flat)] for key in keys]
         parts.append(table(["differs", *runs.titles], rows) if rows else paragraph("The manifests are the same."))
-    for title, source in zip(runs.titles, runs.sources, strict=True):
+    for n, (title, source) in enumerate(zip(runs.titles, runs.sources, strict=True)):
+        parts.append(_methods(title, stored.get(n)))
         text = json.dumps(source.document["manifest"], indent=1, ensure_ascii=False)
         parts.append(fold(Safe(f"Manifest of {name(title)}"), f"<pre>{esc(text)}</pre>"))
     lead = "Digests and versions of everything that could change a digit of these results: the same manifest gives the same bytes."
     return Section("manifest", "Manifest", paragraph(lead, "note") + "".join(parts))
+
+
+def _methods(title: str, run: StoredRun | None) -> Safe:
+    """The methods as the suite has them; what is not named is at its default."""
+    written = run.methods_as_written if run is not None else {}
+    rows: list[list[Cell]] = [[method, kind, json.dumps(settings, ensure_ascii=False)] for method, (kind, settings) in written.items()]
+    return fold(Safe(f"Methods of {name(title)}"), table(["method", "kind", "settings"], rows) if rows else "")
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

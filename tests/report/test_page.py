@@ -132,6 +132,7 @@ def test_a_run_writes_its_page_with_every_part(page, run):
     ]  # fmt: skip
     assert "made up" in page.text
     assert "Two labels" in page.text
+    assert '{"retriever": "random", "shots": 2}' in page.text
     assert "threshold missed: t · majority: accuracy" in page.text
     best = next(r for r in run.document["best"] if r["metric"] == "accuracy" and r["budget"] == "all")
     value = next(r["value"] for r in run.results if (r["method"], r["metric"], r["seed"], r["budget"]) in {
@@ -215,6 +216,25 @@ def test_a_run_is_done_though_its_page_fails(tmp_path, model, monkeypatch, capsy
     assert (done.folder / "results.json").is_file()
     assert not (done.folder / "report.html").exists()
     assert "report.html: not written: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_has_the_same_items_in_the_end(tmp_path, model, run, monkeypatch):
+    """Also where the prompts of a unit were kept and the unit itself was not."""
+    plain, done = RunStore.add_unit, []
+
+    def add_unit(self, *what):
+        done.append(what)
+        if len(done) in (3, 6):
+            raise SystemExit
+        plain(self, *what)
+
+    monkeypatch.setattr(RunStore, "add_unit", add_unit)
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            run_of(tmp_path / "first", model)
+    again = run_of(tmp_path / "first", model)
+    pages = [Page((each.folder / "report.html").read_text(encoding="utf-8")).check() for each in (run, again)]
+    assert pages[0].data == pages[1].data
 
 
 def test_a_run_is_done_though_its_prompts_cannot_be_kept(tmp_path, model, run, monkeypatch, capsys):
