@@ -164,5 +164,7 @@ class MethodContext:
     template_folders: tuple[Path, ...] = ()
     format: str = "auto"
     plugin_folders: tuple[Path, ...] = ()
+    order_seed: int | None = None
+    """Of the order of demonstrations, where it is not `seed`."""
     work: Path | None = None
     """A folder for the checkpoints of this one fit, which goes on from them after an interruption; not there yet, and gone afterwards."""

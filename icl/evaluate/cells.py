@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from ..files import safe_name
 from ..plugins import find, needs_model
 from ..values import canonical_json
+from .crossed import indices
 from .loading import LoadedSuite, MethodEntry
 from .schema import ModelEntry, TaskEntry
 
@@ -57,10 +58,10 @@ def needs(entry: MethodEntry, what: Literal["MODEL", "LABELS"], plugins: Sequenc
 def cells(loaded: LoadedSuite, tasks: Sequence[TaskEntry] | None = None, seed: int = 0) -> Iterator[Cell]:
     """All cells, those without a language model first, then model by model, so that each model is loaded once.
 
-    seed: the first seed; the others follow it. A method that needs no labels runs once per task (and model), one that uses no language
+    seed: the first seed; the others follow it. Where seeds are crossed a method has a run for each combination of those that play a part in
+    it (`crossed.levels_of` says which is which). A method that needs no labels runs once per task (and model), one that uses no language
     model once and not per model.
     """
-    seeds = range(seed, seed + loaded.suite.n_seeds)
     models: tuple[ModelEntry | None, ...] = (None, *loaded.suite.model_entries)
     for model in models:
         for task in tasks if tasks is not None else loaded.suite.tasks:
@@ -71,9 +72,24 @@ def cells(loaded: LoadedSuite, tasks: Sequence[TaskEntry] | None = None, seed: i
                 if not needs(entry, "LABELS", loaded.plugins):
                     yield Cell(key, task.name, entry.name, None, None)
                     continue
+                seeds = [seed + index for index in _runs(loaded, entry)]
                 for budget in loaded.suite.budgets:
                     for s in seeds:
                         yield Cell(key, task.name, entry.name, budget, s)
+
+
+def _runs(loaded: LoadedSuite, entry: MethodEntry) -> Iterator[int]:
+    """Numbers of a method's runs."""
+    if isinstance(loaded.suite.seeds, int):
+        yield from range(loaded.suite.seeds)
+        return
+    yield from indices(loaded.suite.seeds.sizes, chance_of(entry, loaded.plugins))
+
+
+def chance_of(entry: MethodEntry, plugins: Sequence[Path]) -> frozenset[str]:
+    """Sources of chance that play a part in a method: `CHANCE` in its file, else the draw of the labels and the training."""
+    found: frozenset[str] = getattr(find("method", entry.spec.name, plugins).load(), "CHANCE", frozenset({"train"}))
+    return found | {"draw"}
 
 
 def predictor_path(loaded: LoadedSuite, cell: Cell, seed: int) -> str | None:

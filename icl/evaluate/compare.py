@@ -14,6 +14,7 @@ from ..seeds import numpy_rng_for
 from ..values import Example, Prediction, Spec
 from .cells import Budget, Cell
 from .check import metrics_for
+from .crossed import merged
 from .prepare import Prepared
 from .store import RunStore
 
@@ -233,8 +234,9 @@ def _of_metric(
                 _record(name, metrics, [_one_seed(match, at)], [tuple(_run(side, at) for side in sides)], seed=cell.seed)
                 for at, cell in enumerate(seeds)
             ]
-        records.append(_record(name, metrics, [match], [sides]))
-        together.setdefault((match.models, match.budget), []).append((match, sides))
+        whole = _merged(match, sides)
+        records.append(_record(name, metrics, [match], [whole]))
+        together.setdefault((match.models, match.budget), []).append((match, whole))
     for group in together.values():
         if len(group) > 1:
             records.append(_record(name, metrics, [match for match, _ in group], [sides for _, sides in group]))
@@ -249,6 +251,15 @@ def _sides(metric: Any, match: Match, order: Sequence[int]) -> tuple[Side, Side]
     ours = [match.a.run.predictions(cell) for cell in match.cells[0]]
     theirs = [[run[at] for at in order] for run in (match.b.run.predictions(cell) for cell in match.cells[1])]
     return side(metric, ours, examples), side(metric, theirs, examples)
+
+
+def _merged(match: Match, sides: tuple[Side, Side]) -> tuple[Side, Side]:
+    """Where seeds are crossed, the runs of one draw are taken as one."""
+    ours, theirs = (
+        merged(side, [contender.run.facts[cell].get("replicate") for cell in cells])
+        for side, contender, cells in zip(sides, (match.a, match.b), match.cells, strict=True)
+    )
+    return ours, theirs
 
 
 def _one_seed(match: Match, at: int) -> Match:

@@ -9,6 +9,7 @@ from typing import Any
 from ..seeds import numpy_rng_for
 from ..values import Example, Prediction
 from .cells import Cell
+from .crossed import merged
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
 """Inputs that say nothing (Zhao et al. 2021, https://arxiv.org/abs/2102.09690, sec. 5)."""
@@ -16,9 +17,16 @@ Runs = Sequence[Sequence[Prediction]]
 
 
 def group_records(
-    seed: int, cell: Cell, metrics: Mapping[str, Any], runs: Runs, test: Sequence[Example], grouped: Mapping[str, Mapping[str, str]]
+    seed: int,
+    cell: Cell,
+    metrics: Mapping[str, Any],
+    runs: Runs,
+    test: Sequence[Example],
+    grouped: Mapping[str, Mapping[str, str]],
+    replicates: Sequence[int | None] = (),
 ) -> list[dict[str, Any]]:
-    """A record per column and metric, over the seeds of a method at a label budget. cell: any of its cells. grouped: column -> uid -> value.
+    """A record per column and metric, over the seeds of a method at a label budget. cell: any of its cells. grouped: column -> uid -> value. replicates: see
+    `crossed.merged`.
 
     figures: per value, in order of first occurrence, the metric on its items with a 95 % interval. gap: the largest difference between two
     of them, with an interval that takes all pairs into account; null with fewer than two that are large enough. left_out: those too small.
@@ -33,7 +41,7 @@ def group_records(
     for column, values in grouped.items():
         groups = [values[example.uid] for example in test]
         for name, metric in metrics.items():
-            judged = side(metric, runs, test)
+            judged = merged(side(metric, runs, test), replicates) if replicates else side(metric, runs, test)
             if np.isnan(judged.values).all():
                 continue
             found = by_group(judged, groups, numpy_rng_for(seed, "groups", over_seeds.key, column, name))

@@ -20,6 +20,7 @@ from ..progress import note, progress
 from ..protocols import LanguageModel
 from ..values import Example, Prediction, TokenCounts
 from .cells import Cell, predictor_path
+from .crossed import replicate_of
 from .group_records import bias_record
 from .prepare import Prepared
 from .readouts import readouts_of
@@ -144,6 +145,10 @@ class _Running:
             "readouts": readouts_of(predictor),
             "predictor": path,
         }
+        levels = self.prepared.levels(cell)
+        if levels is not None and self.prepared.loaded.suite.crossed:
+            sizes = self.prepared.loaded.suite.seed_sizes or {}
+            facts |= {"seeds": levels, "replicate": replicate_of(levels, sizes)}
         if path is not None and data.task.grouped and data.task.kind == "classify":
             with self._counted(cell, lm):
                 facts["label_bias"] = bias_record(predictor, data.task.inputs, data.task.labels)

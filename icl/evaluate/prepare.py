@@ -18,8 +18,9 @@ from ..progress import note
 from ..protocols import Encoder, LanguageModel, MethodContext
 from ..seeds import seed_for
 from ..values import Example, Spec, digest
-from .cells import Cell, cells, needs
+from .cells import Cell, cells, chance_of, needs
 from .check import kind_problems, metrics_for
+from .crossed import levels_of
 from .loading import LoadedSuite, MethodEntry, all_methods, problem_at, stage_encoders
 from .manifest import manifest
 from .schema import ModelEntry, TaskEntry
@@ -92,15 +93,29 @@ class Prepared:
             self._lm = key, load_model(self.loaded.beside(entry.model), cache=self.cache, **entry.options())
         return self._lm[1]
 
+    def levels(self, cell: Cell) -> dict[str, int] | None:
+        """Which value each source of chance has in a cell; None where one seed varies them all, or the method needs no labels."""
+        sizes = self.loaded.suite.seed_sizes
+        return None if sizes is None or cell.seed is None else levels_of(cell.seed - self.seed, sizes)
+
+    def seeds(self, cell: Cell) -> tuple[int, int | None]:
+        """(the seed of a method, that of the order of its demonstrations where it is another one)."""
+        levels = self.levels(cell)
+        if levels is None:
+            return cell.seed if cell.seed is not None and self.loaded.suite.seed_sizes is None else self.seed, None
+        shows = "demonstrations" in chance_of(self.method(cell), self.loaded.plugins)
+        return self.seed + levels["demonstrations" if shows else "train"], self.seed + levels["order"] if shows else None
+
     def context(self, cell: Cell, lm: LanguageModel | None) -> MethodContext:
         """What the method of a cell is built with."""
         data = self.tasks[cell.task]
-        together = isinstance(self.loaded.suite.seeds, int)
+        seed, order_seed = self.seeds(cell)
         return MethodContext(
             kind=data.task.kind,
             inputs=data.task.inputs,
             labels=data.task.labels,
-            seed=cell.seed if cell.seed is not None and together else self.seed,
+            seed=seed,
+            order_seed=order_seed,
             lm=lm,
             encoder=self.encoders.get(self.loaded.suite.encoder, self.loaded.suite.encoder),
             template=self.loaded.template_path(data.entry.template),
@@ -122,7 +137,9 @@ class Prepared:
         from ..data import draw
 
         task = self.tasks[cell.task].task
-        return [] if cell.budget is None else draw(task.train, cell.budget, labels=task.labels, seed=cell.seed or 0)
+        levels = self.levels(cell)
+        seed = (cell.seed or 0) if levels is None else self.seed + levels["draw"]
+        return [] if cell.budget is None else draw(task.train, cell.budget, labels=task.labels, seed=seed)
 
     def manifest(self) -> dict[str, Any]:
         """Digests of everything that could change a result. Models and encoders are loaded for it where they are used."""

@@ -13,6 +13,7 @@ from ..seeds import numpy_rng_for
 from ..values import Prediction
 from .cells import Budget, Cell
 from .confidence import BINS, confidence_record
+from .crossed import judge_crossed, merged, replicate_of, variance_record
 from .group_records import group_records
 from .intervals import statistic
 from .prepare import Prepared, TaskData
@@ -51,6 +52,7 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
     of accuracy against coverage, as `confidence.confidence_record` says.
     readouts: per method and label budget, over its seeds, what each read-out of its stored scores would give, as
     `readouts.readout_records` says.
+    variance: where seeds are crossed, where the uncertainty of each mean comes from (`crossed.variance_record`).
     by_group: of tasks with `groups`, as `group_records.group_records` says; `label_bias` of a cell is what it answers to inputs without content.
     n_abstained: answers withheld, which are no failures; coverage: scored items among those and the scored ones.
     estimator: how answers were found, null without a language model; n_lost: unanswered since an endpoint failed (try them again).
@@ -62,17 +64,22 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
     leaders: list[dict[str, Any]] = []
     totals: list[dict[str, Any]] = []
     trust: list[dict[str, Any]] = []
+    variance: list[dict[str, Any]] = []
     by_group: list[dict[str, Any]] = []
     readouts: list[dict[str, Any]] = []
     for name, data in prepared.tasks.items():
         groups = _groups(prepared, store, finished, name)
         for group in groups:
-            records += _records(prepared, data, group, finished[group.cells[0].key][0].get("estimator"))
+            found_records, splits = _records(prepared, data, group, finished[group.cells[0].key][0].get("estimator"))
+            records += found_records
+            variance += splits
             totals.append(group_record(group.cells[0].as_dict(), [finished[cell.key][0] for cell in group.cells], group.runs))
             bins = getattr(data.metrics.get("ece"), "bins", BINS)
             found = None if data.task.kind == "answer" else confidence_record(group.cells[0].as_dict(), group.runs, data.test, bins)
             trust += [found] if found else []
-            by_group += group_records(prepared.seed, group.cells[0], data.metrics, group.runs, data.test, data.task.grouped)
+            by_group += group_records(
+                prepared.seed, group.cells[0], data.metrics, group.runs, data.test, data.task.grouped, _replicates(prepared, group)
+            )
             readouts += readout_records(prepared.seed, data, group.cells[0], group.runs, finished[group.cells[0].key][0].get("readouts"))
         for metric in (name for name, each in data.metrics.items() if getattr(each, "ranked", True)):
             leaders += _leaders(prepared, data, metric, groups)
@@ -88,6 +95,7 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
         "confidence": trust,
         "readouts": readouts,
         **({"by_group": by_group} if by_group else {}),
+        **({"variance": variance} if variance else {}),
         "cells": cells,
         "best": leaders,
         "thresholds": _thresholds(prepared, records),
@@ -111,9 +119,11 @@ def _groups(prepared: Prepared, store: RunStore, finished: Mapping[str, Any], ta
     return [Group(group, tuple(store.predictions(cell.key) for cell in group)) for group in whole]
 
 
-def _records(prepared: Prepared, data: TaskData, group: Group, estimator: str | None) -> list[dict[str, Any]]:
-    records = []
+def _records(prepared: Prepared, data: TaskData, group: Group, estimator: str | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(the records, where seeds are crossed the split of each mean's variance)."""
+    records, splits = [], []
     first = group.cells[0]
+    levels = [found for cell in group.cells if (found := prepared.levels(cell)) is not None] if prepared.loaded.suite.crossed else []
     for name, metric in data.metrics.items():
         for cell, run in zip(group.cells, group.runs, strict=True):
             if cell.seed is not None:
@@ -121,8 +131,13 @@ def _records(prepared: Prepared, data: TaskData, group: Group, estimator: str | 
                 records.append(figure_record(cell, name, judge(metric, run, data.test, rng), [run], estimator))
         over_seeds = Cell(first.model, first.task, first.method, first.budget, None)
         rng = numpy_rng_for(prepared.seed, "interval", over_seeds.key, name)
-        records.append(figure_record(over_seeds, name, judge_runs(metric, group.runs, data.test, rng), group.runs, estimator))
-    return records
+        if levels:
+            figure, split = judge_crossed(metric, group.runs, levels, data.test, rng)
+            splits += [variance_record(_without_seed(over_seeds.as_dict()), name, split)] if split is not None else []
+        else:
+            figure = judge_runs(metric, group.runs, data.test, rng)
+        records.append(figure_record(over_seeds, name, figure, group.runs, estimator))
+    return records, splits
 
 
 def figure_record(cell: Cell, name: str, figure: Metric, runs: Sequence[Sequence[Prediction]], estimator: str | None) -> dict[str, Any]:
@@ -153,7 +168,8 @@ def _leaders(prepared: Prepared, data: TaskData, name: str, groups: Sequence[Gro
 
     metric = data.metrics[name]
     groups = [group for group in groups if not any(p.abstained for run in group.runs for p in run)]
-    sides = {id(group): side(metric, group.runs, data.test) for group in groups}
+    plain = {id(group): side(metric, group.runs, data.test) for group in groups}
+    sides = {id(group): merged(plain[id(group)], _replicates(prepared, group)) for group in groups}
     budgets = dict.fromkeys(group.cells[0].budget for group in groups if group.cells[0].budget is not None)
 
     def is_level(best: Group, rival: Group, budget: Budget | None) -> bool:
@@ -165,7 +181,7 @@ def _leaders(prepared: Prepared, data: TaskData, name: str, groups: Sequence[Gro
     leaders = []
     for budget in budgets or (None,):
         rivals = [group for group in groups if group.cells[0].budget in (budget, None)]
-        means = {id(g): _mean(metric, sides[id(g)].values, g, data) for g in rivals}
+        means = {id(g): _mean(metric, plain[id(g)].values, g, data) for g in rivals}
         rivals = [group for group in rivals if means[id(group)] is not None]
         if not rivals:
             continue
@@ -182,6 +198,13 @@ def _leaders(prepared: Prepared, data: TaskData, name: str, groups: Sequence[Gro
             }
         )
     return leaders
+
+
+def _replicates(prepared: Prepared, group: Group) -> list[int | None]:
+    sizes = prepared.loaded.suite.seed_sizes
+    levels = [prepared.levels(cell) for cell in group.cells]
+    is_crossed = prepared.loaded.suite.crossed and sizes is not None
+    return [replicate_of(each, sizes) if is_crossed and sizes is not None and each is not None else None for each in levels]
 
 
 def _mean(metric: Any, values: NDArray[np.float64], group: Group, data: TaskData) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -148,18 +149,25 @@ class Seeds(Strict):
     """How often each source of chance is drawn anew."""
 
     draw: int = Field(1, ge=1, le=1000, description="Which labelled examples are owned.")
-    demonstrations: int = Field(1, ge=1, le=1000)
-    order: int = Field(1, ge=1, le=1000)
-    train: int = Field(1, ge=1, le=1000)
+    demonstrations: int = Field(1, ge=1, le=1000, description="Which of them a retriever with chance in it shows.")
+    order: int = Field(1, ge=1, le=1000, description="In which order, where it has chance in it.")
+    train: int = Field(1, ge=1, le=1000, description="Everything random in a training.")
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Factor -> how many values it takes, as `crossed.FACTORS`."""
+        return {name: getattr(self, name) for name in ("draw", "demonstrations", "order", "train")}
+
+    @property
+    def crossed(self) -> bool:
+        """Whether anything but the draw of the labels has several values."""
+        return any(size > 1 for name, size in self.sizes.items() if name != "draw")
 
     @model_validator(mode="after")
-    def _supported(self) -> Seeds:
-        crossed = [name for name in ("demonstrations", "order", "train") if getattr(self, name) > 1]
-        if crossed:
-            raise ValueError(
-                f"separate seeds for {', '.join(crossed)} are not part of this version; `seeds: N` varies all together, "
-                "and {draw: N} the labelled examples alone"
-            )
+    def _few_enough(self) -> Seeds:
+        n = math.prod(self.sizes.values())
+        if n > 1000:
+            raise ValueError(f"these seeds make {n:,} runs of a method at each label budget; 1,000 are the most")
         return self
 
 
@@ -193,8 +201,14 @@ class Suite(Strict):
         return sorted(value, key=lambda b: float("inf") if b == "all" else float(b))
 
     @property
-    def n_seeds(self) -> int:
-        return self.seeds if isinstance(self.seeds, int) else self.seeds.draw
+    def seed_sizes(self) -> dict[str, int] | None:
+        """Factor of chance -> how many values it takes; None where one seed varies them all together."""
+        return None if isinstance(self.seeds, int) else self.seeds.sizes
+
+    @property
+    def crossed(self) -> bool:
+        """Whether sources of chance beside the draw of the labels are varied by themselves."""
+        return not isinstance(self.seeds, int) and self.seeds.crossed
 
     @property
     def model_entries(self) -> tuple[ModelEntry, ...]:

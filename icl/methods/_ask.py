@@ -84,7 +84,12 @@ def order_of(predictor: FewShotPredictor, asking: Asking) -> CheckedOrder:
 
     method = predictor.method
     order: CheckedOrder = build_order(
-        method.order, labels=predictor.labels, seed=method.seed, folders=method.plugins, pool=predictor.pool, score_many=asking
+        method.order,
+        labels=predictor.labels,
+        seed=method.seed if method.order_seed is None else method.order_seed,
+        folders=method.plugins,
+        pool=predictor.pool,
+        score_many=asking,
     )
     return order
 

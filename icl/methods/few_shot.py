@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 KINDS: frozenset[Kind] = frozenset(ALL_KINDS)
 NEEDS_LABELS = True
 NEEDS_MODEL = True
+CHANCE = frozenset({"demonstrations", "order"})
 FORMATS = ("auto", "plain", "chat")
 LOOKED_AT = 100
 """Examples that are looked at to tell of which kind they are."""
@@ -112,6 +113,8 @@ class FewShot:
     """Folder(s) searched for the template first."""
     tokenizer: Tokenizer | None = None
     seed: int = 0
+    order_seed: int | None = None
+    """Of the order of the demonstrations; default: `seed`."""
     max_new_tokens: int = 64
     samples: int = 1
     """More than 1: so many texts are written per prompt and vote; the shares of the votes are the probabilities of labels."""
@@ -234,6 +237,7 @@ def method_of(options: Mapping[str, Any], context: MethodContext, name: str) -> 
         "templates": context.template_folders or None,
         "words": context.words,
         "seed": context.seed,
+        "order_seed": context.order_seed,
         "kind": context.kind,
         "inputs": context.inputs,
         "plugins": context.plugin_folders,

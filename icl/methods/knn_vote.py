@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 KINDS: frozenset[Kind] = frozenset({"classify"})
 NEEDS_LABELS = True
 NEEDS_MODEL = False
+CHANCE: frozenset[str] = frozenset()
 Weighting = Literal["similarity", "plain"]
 SMALLEST_WEIGHT = 1e-6
 """A neighbour at a cosine of 0 or less still counts as one, beneath all others."""

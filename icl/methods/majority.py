@@ -19,6 +19,7 @@ from ._shown import shown
 KINDS: frozenset[Kind] = frozenset(ALL_KINDS)
 NEEDS_LABELS = True
 NEEDS_MODEL = False
+CHANCE: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

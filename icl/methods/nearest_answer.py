@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 KINDS: frozenset[Kind] = frozenset({"answer"})
 NEEDS_LABELS = True
 NEEDS_MODEL = False
+CHANCE: frozenset[str] = frozenset()
 
 
 class Settings(BaseModel):

@@ -8,6 +8,7 @@ from typing import Any
 from .by_group import group_lines
 from .readouts import NOTE, readout_rows
 from .stages import stage_lines
+from .variance import WORDS, variance_lines
 
 Record = Mapping[str, Any]
 Key = tuple[str | None, str]
@@ -55,6 +56,7 @@ def _task(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, data
     yield from group_lines(results, task)
     if records:
         yield _costs(results, timing, task, records)
+        yield variance_lines(results, task)
         yield stage_lines(results, task)
         if rows := readout_rows(results, task):
             yield [*aligned(rows), NOTE]
@@ -186,6 +188,10 @@ def _money(cost: float) -> str:
 
 def _seeds(results: Mapping[str, Any]) -> list[str]:
     seeds = sorted({c["seed"] for c in results["cells"] if c["seed"] is not None})
+    if crossed := [c["seeds"] for c in results["cells"] if c.get("seeds")]:
+        sizes = {name: len({each[name] for each in crossed}) for name in WORDS if name in crossed[0]}
+        said = ", ".join(f"{WORDS[name]}: {n}" for name, n in sizes.items() if n > 1)
+        return [f"means over crossed seeds ({said}) of those that play a part in a method; intervals over items and all of these"]
     if len(seeds) == 1:
         return [
             f"one draw of the labelled examples (seed {seeds[0]}): another draw may rank the methods differently; --set seeds=3 shows it"

@@ -97,7 +97,7 @@ def _head(runs: Runs) -> Safe:
     names = list(dict.fromkeys(str(each.get("name")) for each in manifests))
     said = list(dict.fromkeys(str(each["description"]) for each in manifests if each.get("description")))
     models = list(dict.fromkeys(model for each in manifests for model in each.get("models", {})))
-    seeds = {cell["seed"] for _, cell in runs.of("cells") if cell["seed"] is not None}
+    seeds = {cell.get("replicate", cell["seed"]) for _, cell in runs.of("cells") if cell["seed"] is not None}
     n_items = sum(runs.facts(task)["n_items"] for task in runs.tasks)
     facts = [
         f"{len(runs.names)} methods",
@@ -125,7 +125,7 @@ def _notices(runs: Runs) -> Safe:
                 value = "none scored" if t["value"] is None else f"{t['value']:.3f}"
                 of = " · ".join(part for part in (t["task"], t["model"], t["method"]) if part)
                 lines.append(f"{where}threshold missed: {of}: {t['metric']} {value}, stated {t['threshold']:g}.")
-    seeds = {cell["seed"] for _, cell in runs.of("cells") if cell["seed"] is not None}
+    seeds = {cell.get("replicate", cell["seed"]) for _, cell in runs.of("cells") if cell["seed"] is not None}
     if len(seeds) == 1:
         lines.append("One draw of the labelled examples: another draw may rank the methods differently.")
     return Safe(f'<ul class="notices">{"".join(f"<li>{name(line)}</li>" for line in lines)}</ul>' if lines else "")

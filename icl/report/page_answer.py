@@ -77,7 +77,13 @@ def _lead(runs: Runs, run: int, task: str) -> _Lead | None:
 def _said(runs: Runs, lead: _Lead) -> str:
     metric = lead.record["metric"]
     facts = runs.sources[lead.series.run].document["tasks"][lead.task]
-    n_draws = len({cell["seed"] for s, cell in runs.of("cells", lead.task) if s.run == lead.series.run and cell["seed"] is not None})
+    n_draws = len(
+        {
+            cell.get("replicate", cell["seed"])
+            for s, cell in runs.of("cells", lead.task)
+            if s.run == lead.series.run and cell["seed"] is not None
+        }
+    )
     draws = f", {n_draws} draw{'s' if n_draws > 1 else ''} of the labels" if n_draws else ""
     value = whole(lead.record, is_percent(runs.metrics[metric]))
     labels = f"all {facts['n_train']:,} labels" if lead.budget == "all" else said_budget(lead.budget)

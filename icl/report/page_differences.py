@@ -64,6 +64,7 @@ def _pairs(runs: Runs, task: str, metric: str) -> Iterator[Pair]:
 
 def _record(runs: Runs, stored: Mapping[int, StoredRun], task: str, metric: str, pair: Pair) -> dict[str, Any]:
     """As `evaluate.compare.compare` has them, of one pair."""
+    from ..evaluate.crossed import merged
     from ..evaluate.paired import paired, side
 
     (a, _), (b, _) = pair
@@ -75,8 +76,11 @@ def _record(runs: Runs, stored: Mapping[int, StoredRun], task: str, metric: str,
         both = {cell.seed for cell in ours} & {cell.seed for cell in theirs}
         ours, theirs = ([cell for cell in cells if cell.seed in both] for cells in (ours, theirs))
     sides = (
-        side(built, [first.predictions(cell) for cell in ours], first.tests[task]),
-        side(built, [[run[at] for at in order] for run in map(second.predictions, theirs)], first.tests[task]),
+        merged(side(built, [first.predictions(cell) for cell in ours], first.tests[task]), _replicates(first, ours)),
+        merged(
+            side(built, [[run[at] for at in order] for run in map(second.predictions, theirs)], first.tests[task]),
+            _replicates(second, theirs),
+        ),
     )
     found = paired([sides], numpy_rng_for(0, "compare", *(runs.names[s] for s in (a, b)), task, metric))
     facts = runs.metrics[metric]
@@ -92,6 +96,11 @@ def _record(runs: Runs, stored: Mapping[int, StoredRun], task: str, metric: str,
         "better": wins,
         **{key: getattr(found, key) for key in ("n_items", "n_unscored", "detectable", "more_items", "more_runs")},
     }
+
+
+def _replicates(run: StoredRun, cells: Sequence[Cell]) -> list[int | None]:
+    """Where seeds are crossed, the runs of one draw are taken as one."""
+    return [run.facts[cell].get("replicate") for cell in cells]
 
 
 def _seeds(run: StoredRun, task: str, side: tuple[Series, Any]) -> list[Cell]:

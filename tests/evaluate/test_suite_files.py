@@ -69,7 +69,7 @@ def test_a_suite_is_read(folder):
         ("[10, all]", "[10, 0]", 6, "budgets.1", "greater than or equal to 1"),
         ("[10, all]", "[10, al]", 6, "budgets.1", "'all'"),
         ("[10, all]", "[10, 10]", 6, "budgets", "twice"),
-        ("seeds: 2", "seeds: {draw: 3, order: 2}", 7, "seeds", "not part of this version"),
+        ("seeds: 2", "seeds: {draw: 300, order: 20}", 7, "seeds", "6,000 runs of a method"),
         ("ece]", "eec]", 8, "metrics.2", "Did you mean 'ece'"),
         ("[accuracy, macro_f1, ece]", "[token_f1]", 8, "metrics", "no metric here judges task 'colours'"),
         ("ece]", "token_f1]", 8, "metrics.2", "judges no task"),
