@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FIT = "fit"
 """The training whose model is kept, beside those of the folds."""
-RATES = {"full": 5e-5, "freeze": 1e-4, "lora": 5e-4, "ia3": 1e-2, "bitfit": 3e-3, "prompt": 1e-2, "prefix": 1e-2}
+RATES = {"full": 5e-5, "freeze": 1e-4, "lora": 5e-4, "ia3": 1e-2, "bitfit": 2e-3, "prompt": 1e-2, "prefix": 1e-2}
 """Learning rates where nobody names one: the fewer weights a kind trains, the larger its steps."""
 
 
