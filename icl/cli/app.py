@@ -15,6 +15,7 @@ from . import (
     doctor,
     export,
     harmful,
+    importing,
     index,
     init,
     label_errors,
@@ -78,6 +79,7 @@ index.app.command("errors")(guarded(label_errors.errors))
 index.app.command("suggest")(guarded(suggest.suggest))
 app.add_typer(index.app, name="index")
 app.add_typer(train.app, name="train")
+app.add_typer(importing.app, name="import")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -247,7 +247,7 @@ def _source(loaded: LoadedSuite, task: TaskEntry, source: Any, *path: str | int)
         yield from error.problems
         return
     for field, column in _columns(task, str(path[-1])):
-        if columns and column not in columns:
+        if columns and column not in columns and column not in task.derive:
             yield loaded.problem(f"'{source}' has no column '{column}'", suggest(column, columns), *path[:-1], field)
 
 

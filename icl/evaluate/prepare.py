@@ -20,6 +20,7 @@ from ..seeds import seed_for
 from ..values import Example, Spec, digest
 from .cells import Cell, cells, chance_of, needs
 from .check import kind_problems, metrics_for
+from .derive import with_derived
 from .crossed import levels_of
 from .loading import LoadedSuite, MethodEntry, all_methods, problem_at, stage_encoders
 from .manifest import manifest
@@ -227,8 +228,9 @@ def _read(loaded: LoadedSuite, entry: TaskEntry, data_root: str | Path | None) -
         return loaded.folder / source if isinstance(source, str | Path) and not str(source).startswith("hf:") else source
 
     root = loaded.folder / entry.data_root if entry.data_root is not None else data_root
+    sources = {split: resolved(source) for split, source in entry.sources().items()}
     return Task.load(
-        **{split: resolved(source) for split, source in entry.sources().items()},
+        **(with_derived(sources, entry.derive, root) if entry.derive else sources),
         **{
             key: getattr(entry, key)
             for key in ("kind", "input", "label", "choices", "references", "rationale", "id", "holdout", "seed", "unseen", "groups")

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from ..errors import InputError
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,80}$")]
 _STRING = {"type": "string", "description": "A file, relative to the suite, or hf:NAME."}
 Source = Annotated[Any, WithJsonSchema(_STRING)]
@@ -104,6 +106,9 @@ class TaskEntry(Strict):
     choices: str | None = Field(None, description="A column of lists: the task is a choice.")
     references: str | None = Field(None, description="A column of accepted answers: the task is answered in words.")
     rationale: str | None = None
+    derive: dict[str, str] = Field(
+        {}, description="New columns out of others, in order: {NAME: text with {{ expressions }}}, as in a template."
+    )
     id: str | None = None
     holdout: float = Field(0.3, gt=0, lt=1)
     seed: int = 0
@@ -123,6 +128,17 @@ class TaskEntry(Strict):
         if isinstance(value, dict):
             return {str(k): [_text(w) for w in v] if isinstance(v, list) else _text(v) for k, v in value.items()}
         return [_text(v) for v in value] if isinstance(value, list) else value
+
+    @field_validator("derive")
+    @classmethod
+    def _expressions(cls, value: dict[str, str]) -> dict[str, str]:
+        from ..prompt.columns import columns
+
+        try:
+            columns(value)
+        except InputError as error:
+            raise ValueError("; ".join(f"{problem.field}: {problem.message}" for problem in error.problems)) from None
+        return value
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -1,0 +1,224 @@
+"""Task files of lm-evaluation-harness: what is taken asks and answers as the harness does, what is not says why."""
+
+import ast
+import json
+
+import jinja2
+import numpy as np
+import pytest
+import tiny
+import yaml
+
+import icl
+from icl.errors import InputError
+from icl.evaluate import load_suite
+from icl.evaluate.prepare import prepare
+from icl.prompt.importers import lm_eval, reasons, write
+
+# Made-up tasks, written as the harness's own are; the first of each pair of rows is the row to learn from.
+TASKS = {
+    "pair": (
+        {"doc_to_text": "Question: {{goal}}\nAnswer:", "doc_to_target": "label", "doc_to_choice": "{{[sol1, sol2]}}"},
+        [{"goal": f"open a jar {i}", "sol1": "turn it", "sol2": "sing", "label": i % 2} for i in range(6)],
+    ),
+    "nested": (
+        {
+            "doc_to_text": "Question: {{question}}\nAnswer:",
+            "doc_to_target": "{{choices.label.index(answerKey)}}",
+            "doc_to_choice": "{{choices.text}}",
+        },
+        [
+            {"question": f"which is red {i}", "choices": {"text": ["grass", "blood", "snow"], "label": ["A", "B", "C"]}, "answerKey": "ABC"[i % 3]}
+            for i in range(6)
+        ],
+    ),
+    "letters": (
+        {
+            "doc_to_text": "{{question.strip()}}\nA. {{choices[0]}}\nB. {{choices[1]}}\nAnswer:",
+            "doc_to_target": "answer",
+            "doc_to_choice": ["A", "B"],
+            "description": "The following are questions (with answers).\n\n",
+        },
+        [{"question": f" what is {i} ", "choices": ["one", "two"], "answer": i % 2} for i in range(6)],
+    ),
+    "text target": (
+        {"doc_to_text": "{{premise}} Question: {{hypothesis}} True or False?\nAnswer:", "doc_to_target": "{{['True', 'False'][label]}}", "doc_to_choice": ["True", "False"]},
+        [{"premise": f"It rains {i}.", "hypothesis": "It is wet.", "label": i % 2} for i in range(6)],
+    ),
+    "digits": (
+        {"doc_to_text": "{{q}}", "doc_to_target": "{{answer-1}}", "doc_to_choice": "{{options}}", "target_delimiter": ""},
+        [{"q": f"say {i}", "answer": 1 + i % 3, "options": ["x", "yy", "zzz"]} for i in range(6)],
+    ),
+    "nothing before": (
+        {"doc_to_text": "", "doc_to_target": 0, "doc_to_choice": "{{[good, bad]}}"},
+        [{"good": f"the cats sleep {i}", "bad": f"the cats sleeps {i}"} for i in range(6)],
+    ),
+    "a column": (
+        {"doc_to_text": "prompt", "doc_to_target": "target", "doc_to_choice": "classes", "fewshot_delimiter": "\n"},
+        [{"prompt": f"p {i}:", "target": ["no", "yes"][i % 2], "classes": ["no", "yes"]} for i in range(6)],
+    ),
+    "true and false": (
+        {"doc_to_text": "{{passage}}\nQuestion: {{question}}?\nAnswer:", "doc_to_target": "label", "doc_to_choice": ["no", "yes"]},
+        [{"passage": f"Tea {i} is hot.", "question": "is tea hot", "label": bool(i % 2)} for i in range(6)],
+    ),
+    "conditions": (
+        {
+            "doc_to_text": "{% if title %}[{{title}}] {% endif %}{{ sentences | join(' ') }}",
+            "doc_to_target": "{{ 0 if verdict == 'SI' else 1 }}",
+            "doc_to_choice": "{{ [ending_a, ending_b] }}",
+        },
+        [{"title": ["", "T"][i % 2], "sentences": [f"one {i}.", "two."], "verdict": ["SI", "NO"][i % 2], "ending_a": "fin", "ending_b": "end"} for i in range(6)],
+    ),
+    "shots": (
+        {"doc_to_text": "Q: {{q}}\nA:", "doc_to_target": "{{a}}", "doc_to_choice": {"0": "red", "1": "blue"}, "num_fewshot": 2, "description": "Colours.\n\n"},
+        [{"q": f"colour {i}", "a": ["red", "blue"][i % 2]} for i in range(6)],
+    ),
+}  # fmt: skip
+
+
+def harness(task, row):
+    """(context, continuations, place of the right one): lm_eval/api/task.py, `doc_to_text`, `doc_to_choice`, `doc_to_target` and
+    `construct_requests`, for tasks of its output type multiple_choice."""
+    env = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+
+    def apply(template):
+        return env.from_string(template).render(**row)
+
+    choices = task["doc_to_choice"]
+    if isinstance(choices, str):
+        choices = row[choices] if choices in row else ast.literal_eval(apply(choices))
+    choices = list(choices.values()) if isinstance(choices, dict) else choices
+    target = task["doc_to_target"]
+    if isinstance(target, str):
+        if target in row:
+            target = row[target]
+        else:
+            target = apply(target)
+            target = ast.literal_eval(target) if target.isdigit() else target
+    text = row[task["doc_to_text"]] if task["doc_to_text"] in row else apply(task["doc_to_text"])
+    return (
+        text,
+        [task.get("target_delimiter", " ") + choice for choice in choices],
+        choices.index(target) if isinstance(target, str) else int(target),
+    )
+
+
+def imported(tmp_path, name, **more):
+    """The suite of a task on made-up rows, written, read again and loaded."""
+    task, rows = TASKS[name]
+    key = name.replace(" ", "_")
+    config = {
+        "task": key,
+        "dataset_path": f"someone/{key}",
+        "output_type": "multiple_choice",
+        "test_split": "test",
+        "training_split": "train",
+        **task,
+        **more,
+    }
+    (tmp_path / "tasks").mkdir(exist_ok=True)
+    (tmp_path / "tasks" / f"{key}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    found, refused = lm_eval.read([tmp_path / "tasks" / f"{key}.yaml"])
+    assert refused == []
+    (suite,) = write(found, tmp_path / "ours")
+    folder = tmp_path / "data" / key
+    folder.mkdir(parents=True)
+    for split, part in (("train", rows[:3]), ("test", rows[3:])):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
+    return config, rows, load_suite(suite)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_prompts_continuations_and_answers_are_the_harnesss(name, tmp_path):
+    config, rows, loaded = imported(tmp_path, name)
+    prepared = prepare(loaded, data_root=tmp_path / "data")
+    (data,) = prepared.tasks.values()
+    assert data.task.rejected == ()
+    assert len(data.test) == 3
+    template = icl.Template.load(tmp_path / "ours" / "templates" / f"{config['task']}.jinja")
+    shots = int(config.get("num_fewshot", 0))
+    predictor = icl.FewShot(None, template=template, retriever="random", shots=shots, format="plain", kind="choose").fit(
+        data.task.train, inputs=data.task.inputs
+    )
+    for row, item in zip(rows[3:], data.test, strict=True):
+        text, continuations, gold = harness(config, row)
+        prompt = predictor.prompt(item)
+        shown = [harness(config, rows[[e.uid for e in data.task.train].index(d.uid)]) for d in prompt.demonstrations]
+        assert len(shown) == shots
+        separator = config.get("fewshot_delimiter", "\n\n")
+        context = config.get("description", "") + "".join(t + c[g] + separator for t, c, g in shown) + text
+        assert prompt.text == context
+        ours = predictor.bound.continuations(item, "plain")
+        assert [texts[0] for _, texts in ours] == continuations
+        assert item.choices.index(item.target) == gold
+
+
+@pytest.mark.parametrize("name", ["pair", "nothing before", "digits"])
+def test_a_tiny_model_chooses_what_the_harness_would(name, tmp_path):
+    """The largest sum of log-likelihoods, and with acc_norm that by the length of the choice."""
+    config, rows, loaded = imported(tmp_path, name, metric_list=[{"metric": "acc"}, {"metric": "acc_norm"}])
+    prepared = prepare(loaded, data_root=tmp_path / "data")
+    (data,) = prepared.tasks.values()
+    assert prepared.loaded.methods[0].spec.settings["readout"] == ["sum", "per_char"]
+    lm = tiny.lm(bos=True)
+    (cell,) = prepared.cells
+    got = prepared.build(cell, lm).fit([], labels=()).predict(data.test)
+    for row, item, prediction in zip(rows[3:], data.test, got, strict=True):
+        text, continuations, _ = harness(config, row)
+        (sums,) = lm.loglikelihoods([text], [continuations])
+        assert prediction.answer == item.choices[int(np.argmax(sums))]
+
+
+def test_what_is_not_taken_says_why(tmp_path):
+    base = {
+        "dataset_path": "a/b",
+        "output_type": "multiple_choice",
+        "test_split": "test",
+        "doc_to_text": "{{q}}",
+        "doc_to_target": 0,
+        "doc_to_choice": ["a", "b"],
+    }
+    cases = {
+        "fine": ({}, None),
+        "python": ({"process_docs": "FUNCTION"}, "calls Python"),
+        "generates": ({"output_type": "generate_until"}, "generate_until"),
+        "loader": ({"dataset_kwargs": {"data_files": "x.json"}}, "dataset_kwargs"),
+        "trusted": ({"dataset_kwargs": {"trust_remote_code": True}}, None),
+        "no-split": ({"test_split": None}, "no split"),
+        "image": ({"doc_to_image": "image"}, "doc_to_image"),
+        "context": ({"doc_to_text": "{{ 0 }}"}, "before the question"),
+        "python-text": ({"doc_to_choice": "['{{a}}', '{{b}}']"}, "Python reads"),
+        "forbidden": ({"doc_to_target": "{{ q.__class__ }}"}, "not allowed"),
+        "description": ({"description": "Hello.", "num_fewshot": 3}, "description"),
+        "gone": ({"include": "nowhere.yaml"}, "missing"),
+    }
+    paths = []
+    for name, (more, _) in cases.items():
+        paths.append(tmp_path / f"{name}.yaml")
+        paths[-1].write_text(
+            yaml.safe_dump({"task": name, **base, **more}).replace("FUNCTION", "!function utils.process"), encoding="utf-8"
+        )
+    (tmp_path / "group.yaml").write_text("group: g\ntask: [fine]\n", encoding="utf-8")
+    (tmp_path / "broken.yaml").write_text("task: [\n", encoding="utf-8")
+    (tmp_path / "loop.yaml").write_text("task: loop\ninclude: loop.yaml\n", encoding="utf-8")
+    found, refused = lm_eval.read([*paths, *(tmp_path / f"{name}.yaml" for name in ("group", "broken", "loop"))])
+    assert {each.name for each in found} == {name for name, (_, why) in cases.items() if why is None}
+    said = {each.name: each.reason for each in refused}
+    assert set(said) == {name for name, (_, why) in cases.items() if why} | {"broken", "loop"}
+    for name, (_, why) in cases.items():
+        assert why is None or why in said[name]
+    assert sum(reasons(refused).values()) == len(refused)
+    assert len(write(found, tmp_path / "to")) == len(found)
+    with pytest.raises(InputError, match="there already"):
+        write(found, tmp_path / "to")
+
+
+def test_a_file_that_is_included_gives_what_is_not_said_again(tmp_path):
+    (tmp_path / "_base.yaml").write_text(
+        "dataset_path: a/b\noutput_type: multiple_choice\ntest_split: test\ndoc_to_text: '{{q}}'\ndoc_to_choice: [a, b]\ndoc_to_target: 1\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "t.yaml").write_text("include: _base.yaml\ntask: t\ndataset_name: sub\n", encoding="utf-8")
+    (found,), refused = lm_eval.read([tmp_path / "t.yaml", tmp_path / "_base.yaml"])
+    assert refused == []
+    assert found.suite["tasks"][0]["test"] == "hf:a/b/sub:test"
