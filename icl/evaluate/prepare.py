@@ -20,8 +20,8 @@ from ..seeds import seed_for
 from ..values import Example, Spec, digest
 from .cells import Cell, cells, chance_of, needs
 from .check import kind_problems, metrics_for
-from .derive import with_derived
 from .crossed import levels_of
+from .derive import with_derived
 from .loading import LoadedSuite, MethodEntry, all_methods, problem_at, stage_encoders
 from .manifest import manifest
 from .schema import ModelEntry, TaskEntry

@@ -64,7 +64,7 @@ def test_quickstart_is_the_comparison_that_is_promised():
     (task,) = loaded.suite.tasks
     retrievers = {m.spec.settings.get("retriever") for m in loaded.methods if m.spec.name == "few_shot"}
     assert loaded.suite.budgets == [16, "all"]
-    assert loaded.suite.n_seeds == 1
+    assert loaded.suite.seeds == 1
     assert task.limit is not None
     assert task.limit >= 100
     assert len(loaded.methods) >= 6
