@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError, Problem, UnknownNameError
-from .evaluate.results import DECISION
+from .evaluate.results import DECISION, MANIFEST, TIMING
 from .files import read_text, safe_name, write_text
 from .methods._fixed import FixedPrompt
 from .methods._fixed import fixed_prompt as fixed
-from .methods._folder import PREDICTOR, README, REGRESSION, example_of, load_predictor, read_state
+from .methods._folder import N_REGRESSION, PREDICTOR, README, REGRESSION, example_of, load_predictor, read_state, write_regression
 from .protocols import LanguageModel, Predictor
 from .values import Prediction
 
@@ -69,12 +69,59 @@ def export(run_folder: Path | str, to: Path | str, method: str | None = None) ->
     """
     to = Path(to)
     source, figures = _found(Path(run_folder), method)
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError(Problem("is not an empty folder", "Name a folder that does not exist yet.", str(to)))
+    _check_empty(to)
     read_state(source)
     shutil.copytree(source, to, dirs_exist_ok=True)
     furnish(to, figures)
     return to
+
+
+def refit(
+    run_folder: Path | str,
+    to: Path | str,
+    method: str | None = None,
+    *,
+    templates: Sequence[Path | str] = (),
+    plugins: Sequence[Path | str] = (),
+    data_root: Path | str | None = None,
+) -> Path:
+    """Fit a method of a finished run on all rows its task has to learn from, and save it into `to`. How good that is, nobody has measured:
+    the README says so. The rows the run was judged on stay out of it.
+
+    method, templates, plugins, data_root: as in `export` and `icl.run`. Returns the new folder. Raises InputError: as `export`, and where the suite is no
+    longer there or the data has changed; a decision is fitted again by `Decision.refit`.
+    """
+    from .evaluate.cells import Cell
+    from .evaluate.check import load_suite
+    from .evaluate.prepare import prepare
+
+    run, to = Path(run_folder), Path(to)
+    _, figures = _found(run, method)
+    name, task, model = (figures[0][key] for key in ("method", "task", "model"))
+    if (run / DECISION).is_file():
+        fix = f"Give its command again with --out {run} --ship FOLDER --refit: it goes straight to that."
+        raise InputError(Problem("a decision keeps no suite to fit it from", fix, str(run)))
+    _check_empty(to)
+    source = str(json.loads(read_text(run / TIMING)).get("suite", ""))
+    prepared = prepare(load_suite(source, templates=tuple(templates), plugins=tuple(plugins)), data_root=data_root)
+    then = json.loads(read_text(run / MANIFEST))["tasks"].get(task, {}).get("data")
+    if task not in prepared.tasks or prepared.tasks[task].task.digest != then or name not in {e.name for e in prepared.loaded.methods}:
+        raise InputError(Problem(f"the suite {source} or its data is not what the run was made of", "Run it again.", str(run)))
+    data = prepared.tasks[task]
+    labels = max((r["budget"] for r in figures), key=lambda budget: _budget({"budget": budget}))
+    cell = Cell(model, task, name, None if labels is None else "all", None if labels is None else prepared.seed)
+    built = prepared.build(cell, prepared.lm(model) if model is not None else None)
+    predictor = built.fit(prepared.pool(cell), labels=data.task.labels, unlabelled=data.task.unlabelled)
+    predictor.name = name
+    predictor.save(to)
+    write_regression(to, data.test[:N_REGRESSION], predictor.predict(list(data.test[:N_REGRESSION])))
+    furnish(to, ())
+    return to
+
+
+def _check_empty(to: Path) -> None:
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise InputError(Problem("is not an empty folder", "Name a folder that does not exist yet.", str(to)))
 
 
 def fixed_prompt(folder: Path | str, method: str | None = None, query: Any = None) -> FixedPrompt:

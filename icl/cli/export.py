@@ -12,12 +12,17 @@ from ..errors import InputError, Problem
 from ..files import write_text
 from .output import say, tell
 from .rows import as_fields
+from .run import Places
 
 
 def export(
+    places: Places,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run; with --prompt also a shipped folder.")],
     to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Where the predictor goes.")] = None,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Which method; the best of the run if left out.")] = None,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="With --to: fitted anew on all rows there are to learn from, which is not measured.")
+    ] = False,
     prompt: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write its prompt for use without icl: .txt as plain text, .json with chat messages."),
@@ -33,6 +38,7 @@ def export(
     """
     from ..ship import export as ship
     from ..ship import fixed_prompt
+    from ..ship import refit as fit_again
 
     problems = []
     if to is None and prompt is None:
@@ -43,10 +49,16 @@ def export(
         )
     if query is not None and prompt is None:
         problems.append(Problem("--query chooses the demonstrations of --prompt", "Give --prompt FILE.", field="--query"))
+    if refit and to is None:
+        problems.append(Problem("--refit fits what --to saves", "Give --to FOLDER.", field="--refit"))
     if problems:
         raise InputError(problems)
     if to is not None:
-        folder = ship(run, to, method)
+        if refit:
+            where = (places.templates or (), places.plugins or ())
+            folder = fit_again(run, to, method, templates=where[0], plugins=where[1], data_root=places.data_root)
+        else:
+            folder = ship(run, to, method)
         say(str(folder))
         tell(f"Next: icl predict {folder} FILE")
     if prompt is not None:
