@@ -29,10 +29,10 @@ class Choosing:
     """By what rows are chosen."""
 
     by: Annotated[
-        Literal["auto", "uncertainty", "disagreement", "diversity"],
+        Literal["auto", "uncertainty", "disagreement", "diversity", "votek"],
         typer.Option(
             metavar="HOW",
-            help="auto, uncertainty, disagreement or diversity. auto: uncertainty where labelled rows have two labels, disagreement if "
+            help="auto, uncertainty, disagreement, diversity or votek. auto: uncertainty where labelled rows have two labels, disagreement if "
             "--predictor is given too; else diversity.",
         ),
     ] = "auto"

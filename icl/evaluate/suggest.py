@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-By: TypeAlias = Literal["auto", "uncertainty", "disagreement", "diversity"]
+By: TypeAlias = Literal["auto", "uncertainty", "disagreement", "diversity", "votek"]
+LABEL_FREE = ("diversity", "votek")
 HEADS = {"logistic": "logistic regression", "kernel": "a kernel", "knn": "the nearest rows"}
 """The methods that may disagree, as reasons call them."""
 MOST_ASKED = 256
 """Rows that other predictors are asked about."""
+MOST_CLUSTERS = 500
+"""By diversity, or the budget, if that is more: k-means takes time proportional to rows times clusters."""
 TIMES = 10
 """The most doubtful rows, so many times the budget, are clustered."""
 LEAST = 1e-3
@@ -86,8 +89,11 @@ def suggest(
     by logistic regression on the labelled rows, or the disagreement of a committee (McCallum and Nigam 1998: mean divergence from the
     mean, in nats): logistic regression, a kernel, the nearest rows, and `predictors`, any fitted ones that give probabilities, such as a
     prompt; those are asked about the `most_asked` most uncertain rows only, and the choice is among them.
-    "diversity" is vote-k's first stage beside the labelled rows (`icl.retrieve.vote_k`) and needs no label. "auto" is uncertainty where
-    the labelled rows have two labels or more, diversity otherwise.
+    "diversity" clusters all rows, the labelled ones too, into as many clusters as there will be labels (at most 500, or the budget) and takes
+    the middle row of each, those without a labelled row first, the larger first (TypiClust, Hacohen et al. 2022,
+    https://arxiv.org/abs/2202.02794, with the nearest to the centre for the densest). "votek" is vote-k's first stage beside the labelled
+    rows (`icl.retrieve.vote_k`). Both need no label. "auto" is uncertainty where the labelled rows have two labels or more
+    (disagreement, if there are predictors), diversity otherwise.
 
     Raises InputError, with all problems at once, for a budget below 1, no rows to choose among, and labels that a choice needs and has not.
     """
@@ -101,8 +107,9 @@ def suggest(
     facts: dict[str, Any] = {"n_labelled": len(known), "n_unlabelled": len(rows), "n_copies": len(unlabelled) - len(rows)}
     embed: Encoder = load_encoder(encoder)
     old, new = _vectors(embed, known), _vectors(embed, rows)
-    if chosen_by == "diversity":
-        found = tuple(_diverse(rows, budget, known, embed, old))
+    if chosen_by in LABEL_FREE:
+        voted = chosen_by == "votek"
+        found = tuple(_voted(rows, budget, known, embed, old) if voted else _unlike(rows, budget, old, new, seed))
         return Suggestions(found, chosen_by, **facts)
     views = _views(known, old, new, seed)
     uncertain = uncertainty(views.shares[0])
@@ -184,18 +191,36 @@ def _vectors(encoder: Encoder, rows: Sequence[Example]) -> NDArray[np.float32]:
     return np.ascontiguousarray(encoder.encode([embedded_text(row.fields) for row in rows]), dtype=np.float32)
 
 
-def _diverse(
-    rows: Sequence[Example], budget: int, known: Sequence[Example], encoder: Encoder, old: NDArray[np.float32]
-) -> list[Suggestion]:
+def _unlike(rows: Sequence[Example], budget: int, old: NDArray[np.float32], new: NDArray[np.float32], seed: int) -> list[Suggestion]:
+    """The middle row of each cluster, and if there are too few of them then the rows next to the middle."""
+    import numpy as np
+
+    from ..retrieve.clusters import cluster_members
+
+    n = len(old)
+    every = np.concatenate([old, new]) if n else new
+    members = cluster_members(every, min(n + budget, max(MOST_CLUSTERS, budget), len(every)), seed)
+    parted = [([i - n for i in each if i >= n], sum(i < n for i in each)) for each in members]
+    parted.sort(key=lambda each: (each[1], -len(each[0])))
+    found: list[Suggestion] = []
+    for at in range(max(len(each) for each, _ in parted)):
+        for each, n_known in parted:
+            if at < len(each) and len(found) < budget:
+                beside = f", beside {n_known:,} labelled" if n_known else ", none labelled" if n else ""
+                found.append(Suggestion(rows[each[at]], f"one of {len(each):,} rows alike{beside}"))
+        if len(found) >= budget:
+            break
+    return found
+
+
+def _voted(rows: Sequence[Example], budget: int, known: Sequence[Example], encoder: Encoder, old: NDArray[np.float32]) -> list[Suggestion]:
     from ..retrieve import vote_k
 
     chosen = vote_k(rows, budget, labelled=known, encoder=encoder)
     if not len(known):
-        return [Suggestion(row, "stands for many rows, and is unlike the rows above") for row in chosen]
+        return [Suggestion(row, "near to many rows, and unlike the rows above") for row in chosen]
     near = (_vectors(encoder, chosen) @ old.T).max(axis=1)
-    return [
-        Suggestion(row, f"stands for many rows; its nearest labelled row has a cosine of {near[i]:.2f}") for i, row in enumerate(chosen)
-    ]
+    return [Suggestion(row, f"near to many rows; its nearest labelled row has a cosine of {near[i]:.2f}") for i, row in enumerate(chosen)]
 
 
 def _views(known: Sequence[Example], old: NDArray[np.float32], new: NDArray[np.float32], seed: int) -> _Views:
@@ -260,5 +285,5 @@ def _suggestion(row: Example, i: int, n_like: int, views: _Views, uncertain: flo
         groups = {label: [name for name, own in zip(views.names, said, strict=True) if own == label] for label in dict.fromkeys(said)}
         why = "; ".join(f"{label}: {', '.join(names)}" for label, names in groups.items())
         why += f" ({differ:.2f} nat)"
-    like = f"; stands for {n_like:,} rows" if n_like > 1 else ""
+    like = f"; one of {n_like:,} rows alike" if n_like > 1 else ""
     return Suggestion(row, why + like, guess, uncertain, differ)

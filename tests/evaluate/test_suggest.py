@@ -91,22 +91,45 @@ def test_figures_are_those_of_heads_on_the_labelled_rows():
 def test_labels_of_the_rows_to_label_are_not_looked_at():
     pool = rows()
     told = [replace(each, target="left") for each in pool]
-    for by in ("auto", "disagreement", "diversity"):
+    for by in ("auto", "disagreement", "diversity", "votek"):
         one, other = (suggest(each, 7, labelled=LABELLED, by=by, encoder=Points(), seed=3).rows for each in (pool, told))
         assert [(each.example.uid, each.reason) for each in one] == [(each.example.uid, each.reason) for each in other]
 
 
-def test_without_labels_it_is_vote_k_and_with_some_it_is_beside_them():
+def test_by_votes_it_is_vote_k_beside_the_labelled_rows():
     pool = rows()
-    found = suggest(pool, 8, encoder=Points())
-    assert found.by == "diversity"
+    found = suggest(pool, 8, by="votek", encoder=Points())
     assert [each.example for each in found.rows] == vote_k(pool, 8, encoder=Points())
     assert all(each.guess is None and each.uncertainty is None for each in found.rows)
-    one_label = suggest(pool, 8, labelled=LABELLED[:2], encoder=Points())
-    assert one_label.by == "diversity"
-    assert [each.example for each in one_label.rows] == vote_k(pool, 8, labelled=LABELLED[:2], encoder=Points())
-    nearest = Points().encode([one_label.rows[0].example.fields["text"]]) @ Points().encode(["-95 3", "-104 -4"]).T
-    assert one_label.rows[0].reason.endswith(f"{nearest.max():.2f}")
+    beside = suggest(pool, 8, labelled=LABELLED[:2], by="votek", encoder=Points())
+    assert [each.example for each in beside.rows] == vote_k(pool, 8, labelled=LABELLED[:2], encoder=Points())
+    nearest = Points().encode([beside.rows[0].example.fields["text"]]) @ Points().encode(["-95 3", "-104 -4"]).T
+    assert beside.rows[0].reason.endswith(f"{nearest.max():.2f}")
+
+
+def test_without_labels_there_is_one_row_of_each_group():
+    pool = rows()
+    found = suggest(pool, 3, encoder=Points())
+    assert found.by == "diversity"
+    groups = [round(int(each.example.fields["text"].split()[0]) / 100) for each in found.rows]
+    assert sorted(groups) == [-1, 0, 1]
+    assert groups[2] == 0, "the smallest group comes last"
+    assert sum(int(each.reason.split()[2]) for each in found.rows) == len(pool)
+    for each, group in zip(found.rows, groups, strict=True):  # the middle row: the nearest to the mean of its group
+        vectors = Points().encode([p.fields["text"] for p in pool if round(int(p.fields["text"].split()[0]) / 100) == group])
+        mean = vectors.mean(axis=0) / np.linalg.norm(vectors.mean(axis=0))
+        own = Points().encode([each.example.fields["text"]])[0]
+        assert own @ mean == pytest.approx((vectors @ mean).max(), abs=1e-4)
+
+
+def test_groups_that_have_a_label_come_last():
+    pool = rows()
+    known = [LABELLED[0], LABELLED[1]]
+    found = suggest(pool, 2, labelled=known, encoder=Points())
+    assert found.by == "diversity"  # one label alone
+    assert [int(each.example.fields["text"].split()[0]) > -50 for each in found.rows] == [True, True]
+    assert all(each.reason.endswith("none labelled") for each in found.rows)
+    assert any("beside" in each.reason for each in suggest(pool, 60, labelled=known, encoder=Points()).rows)
 
 
 def test_copies_are_suggested_once_and_never_what_has_a_label():
@@ -116,7 +139,7 @@ def test_copies_are_suggested_once_and_never_what_has_a_label():
     assert (found.n_unlabelled, found.n_copies) == (3, 2)
 
 
-@pytest.mark.parametrize("by", ["uncertainty", "disagreement", "diversity"])
+@pytest.mark.parametrize("by", ["uncertainty", "disagreement", "diversity", "votek"])
 @pytest.mark.parametrize("budget", [1, 9, 70, 500])
 def test_as_many_as_asked_for_if_there_are_as_many(by, budget):
     pool = rows()
