@@ -12,6 +12,7 @@ from ..values import Example
 from .cells import Cell
 from .compare import StoredRun
 from .confidence import BINS, confidence_record
+from .crossed import judge_crossed
 from .prepare import Prepared
 from .results import SCHEMA, Group, figure_record, metric_facts, task_facts
 from .scoring import judge, judge_runs
@@ -54,7 +55,7 @@ def partial_document(folder: Path, plugins: Sequence[Path] = ()) -> dict[str, An
     for group in _groups(run, planned):
         facts = [run.facts[cell] for cell in group.cells]
         first, tests = group.cells[0], run.tests[group.cells[0].task]
-        document["records"] += _records(metrics[first.task], tests, group, (facts[0], plan["seed"]))
+        document["records"] += _records(metrics[first.task], tests, group, (facts, plan["seed"]))
         document["groups"].append(group_record(first.as_dict(), facts, group.runs))
         if plan["tasks"][first.task]["kind"] != "answer":
             bins = getattr(metrics[first.task].get("ece"), "bins", BINS)
@@ -73,20 +74,18 @@ def _groups(run: StoredRun, planned: list[Cell]) -> Iterator[Group]:
 
 
 def _records(
-    metrics: Mapping[str, Any], examples: Sequence[Example], group: Group, about: tuple[Mapping[str, Any], int]
+    metrics: Mapping[str, Any], examples: Sequence[Example], group: Group, about: tuple[Sequence[Mapping[str, Any]], int]
 ) -> Iterator[dict[str, Any]]:
-    """The same figures as those of the finished run; of crossed seeds the figure of all seeds has no interval yet.
-
-    about: what the store says of the first cell, and the run's seed.
-    """
+    """The same figures as those of the finished run. about: what the store says of each cell, and the run's seed."""
     (facts, seed), first = about, group.cells[0]
-    estimator = facts.get("estimator")
+    estimator = facts[0].get("estimator")
     for name, metric in metrics.items():
         for cell, answers in zip(group.cells, group.runs, strict=True):
             if cell.seed is not None:
                 figure = judge(metric, answers, examples, numpy_rng_for(seed, "interval", cell.key, name))
                 yield figure_record(cell, name, figure, [answers], estimator)
         over_seeds = Cell(first.model, first.task, first.method, first.budget, None)
-        figure = judge_runs(metric, group.runs, examples, numpy_rng_for(seed, "interval", over_seeds.key, name))
-        record = figure_record(over_seeds, name, figure, group.runs, estimator)
-        yield record if facts.get("replicate") is None else {**record, "low": None, "high": None}
+        rng = numpy_rng_for(seed, "interval", over_seeds.key, name)
+        levels = [fact["seeds"] for fact in facts if "seeds" in fact]
+        figure = judge_crossed(metric, group.runs, levels, examples, rng)[0] if levels else judge_runs(metric, group.runs, examples, rng)
+        yield figure_record(over_seeds, name, figure, group.runs, estimator)

@@ -100,7 +100,8 @@ def _head(runs: Runs) -> Safe:
     seeds = {cell.get("replicate", cell["seed"]) for _, cell in runs.of("cells") if cell["seed"] is not None}
     n_items = sum(runs.facts(task)["n_items"] for task in runs.tasks)
     facts = [
-        f"{len(runs.names)} methods",
+        f"{len(runs.sources)} runs" if len(runs.sources) > 1 else "",
+        f"{len({(series.model, series.method) for series in runs.names})} methods",
         f"{len(runs.tasks)} task" + "s" * (len(runs.tasks) != 1),
         f"{n_items:,} test items",
         f"{len(seeds)} draw" + "s" * (len(seeds) != 1) + " of labels" if seeds else "",

@@ -9,8 +9,9 @@ from typing import Any
 
 from ..evaluate.compare import StoredRun
 from .markup import Cell, Num, Section, figures, name, paragraph, table
-from .plots import Mark, Row, rows_svg
-from .runs import Record, Runs, Series, is_percent, said, said_budget, whole
+from .plots import Mark, Row, bars_svg, rows_svg
+from .runs import Record, Runs, Series, in_order, is_percent, said, said_budget, whole
+from .variance import WORDS
 
 
 def spread_section(runs: Runs, stored: Mapping[int, StoredRun]) -> Section:
@@ -21,15 +22,21 @@ def spread_section(runs: Runs, stored: Mapping[int, StoredRun]) -> Section:
             seeds, rows = _seeds(runs, task, metric)
             templates = _templates(runs, stored, task, metric)
             percent = is_percent(runs.metrics[metric])
-            drawn = [rows_svg(rows, f"{metric} by draw of labels", metric, percent=percent)] if rows else []
+            drawn = [rows_svg(rows, f"{metric} by seed", metric, percent=percent)] if rows else []
             drawn += [rows_svg(templates, f"{metric} by template", metric, percent=percent)] if templates else []
+            shares, split = _variance(runs, task, metric)
+            drawn += (
+                [bars_svg(shares, split, f"Where the uncertainty of {metric} comes from", "% of the variance of the mean")]
+                if shares
+                else []
+            )
             if drawn:
-                shown = f"{figures(drawn)}{seeds}"
+                shown = f"{figures(drawn)}{seeds}{_one_more(runs, task, metric)}"
                 parts.append(
                     f"<h3>{name(task)}</h3>" + (f'<div class="beside wide-right">{shown}</div>' if len(drawn) == 1 and seeds else shown)
                 )
     lead = (
-        "Each dot is one draw of the labelled examples (a seed), or one template of methods that differ in nothing else, at the largest label "
+        "Each dot is one run (a seed: a draw of the labelled examples and all other chance), or one template of methods that differ in nothing else, at the largest label "
         "budget; the upright stroke is their mean. A spread as wide as the difference between methods is a reason for more draws."
     )
     return Section("spread", "Spread over seeds and templates", paragraph(lead, "note") + "".join(parts) if parts else "", "Spread")
@@ -60,8 +67,39 @@ def _seeds(runs: Runs, task: str, metric: str) -> tuple[str, list[Row]]:
             ]
         )
     unit = " in %" if percent else ""
-    head: list[Cell] = [f"{metric}{unit}", "labels", *map(Num, ("draws", "lowest", "highest", "standard deviation"))]
+    head: list[Cell] = [f"{metric}{unit}", "labels", *map(Num, ("runs", "lowest", "highest", "standard deviation"))]
     return (table(head, rows) if rows else ""), found
+
+
+def _variances(runs: Runs, task: str, metric: str) -> dict[Series, Record]:
+    """Of methods with crossed seeds, where their uncertainty comes from, at the largest label budget."""
+    found: dict[Series, Record] = {}
+    for series, record in runs.of("variance", task, metric=metric):
+        if series in runs.names and (series not in found or in_order(record["budget"]) >= in_order(found[series]["budget"])):
+            found[series] = record
+    return found
+
+
+def _variance(runs: Runs, task: str, metric: str) -> tuple[list[tuple[str, list[float]]], list[str]]:
+    """((method, shares in %), what the shares are owed to)."""
+    found = _variances(runs, task, metric)
+    whole = {series: sum(part["of_mean"] for part in record["components"]) for series, record in found.items()}
+    of = list(dict.fromkeys(tuple(part["of"]) for record in found.values() for part in record["components"] if part["of_mean"] > 0))
+    rows = []
+    for series, record in found.items():
+        shares = {tuple(part["of"]): 100 * part["of_mean"] / whole[series] for part in record["components"] if whole[series] > 0}
+        rows.append((runs.names[series], [shares.get(names, 0.0) for names in of]))
+    return rows if of else [], [" × ".join(WORDS.get(each, each) for each in names) for names in of]
+
+
+def _one_more(runs: Runs, task: str, metric: str) -> str:
+    rows: list[list[Cell]] = []
+    sources = list(dict.fromkeys(each for record in _variances(runs, task, metric).values() for each in record["one_more"]))
+    for series, record in _variances(runs, task, metric).items():
+        more = [record["one_more"].get(each) for each in sources]
+        rows.append([runs.names[series], *(Num("" if share is None else f"{100 * share:.0f} %") for share in more)])
+    head: list[Cell] = ["one more of these would narrow the interval by", *(Num(WORDS.get(each, each)) for each in sources)]
+    return table(head, rows) if sources else ""
 
 
 def _templates(runs: Runs, stored: Mapping[int, StoredRun], task: str, metric: str) -> list[Row]:

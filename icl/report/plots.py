@@ -166,7 +166,7 @@ def rows_svg(rows: Sequence[Row], title: str, x_label: str, *, percent: bool, ze
     values = [v for row in rows for mark in row.marks for v in _ends(mark)] + ([0.0] if zero else [])
     plot = Plot(_extent(values), (0, 1), left=178, top=34, width=WIDTH - 178 - 22, height=ROW * len(rows) + 8)
     parts = []
-    for value in ticks(plot.x):
+    for value in ticks(plot.x, 7):
         x, y = plot.at(value, 0)
         shown = (
             "0"

@@ -68,7 +68,8 @@ class Runs:
         """For its colour and dash, as `svg.series` takes it: a method has the same colour in every run, and in each its own dash."""
         methods = list(dict.fromkeys((each.model, each.method) for each in self.names))
         n = methods.index((series.model, series.method))
-        return n % len(SERIES) + len(SERIES) * ((n // len(SERIES) + series.run) % len(DASHES))
+        rounds = -(-len(methods) // len(SERIES))
+        return n % len(SERIES) + len(SERIES) * ((n // len(SERIES) + rounds * series.run) % len(DASHES))
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
@@ -131,7 +132,7 @@ def budgets_of(records: Iterable[Record]) -> list[Budget]:
 
 
 def said_budget(budget: Budget) -> str:
-    return "no labels" if budget is None else f"{budget} labels"
+    return "no labels" if budget is None else f"{budget:,} labels" if isinstance(budget, int) else f"{budget} labels"
 
 
 def is_percent(metric: Mapping[str, Any]) -> bool:

@@ -12,14 +12,14 @@ from html import escape
 
 from ..values import digest
 
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito 2008: told apart by colour-blind readers too, on white and on black."""
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6f4fa0", "#7d6b4f")
+"""Okabe and Ito 2008, told apart by colour-blind readers too, and a violet and a brown."""
 WIDTH = 466.0
 DASHES = ("", "6 3", "2 3")
 """Series beyond the colours repeat them with another dash."""
 _OWN_PAPER = (
     ".icl-figure{color:#1a1a1a;background:#ffffff}@media (prefers-color-scheme:dark){"
-    ".icl-figure{color:#e6e6e6;background:#161616;--icl-series-0:#56b4e9;--icl-series-5:#0072b2}}"
+    ".icl-figure{color:#e6e6e6;background:#161616;--icl-series-0:#56b4e9;--icl-series-5:#b3a5f2;--icl-series-6:#e8e06a;--icl-series-7:#c2b59b}}"
 )
 Points = Sequence[tuple[float, float]]
 

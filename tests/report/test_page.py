@@ -315,6 +315,18 @@ def test_groups_and_label_bias(run):
     assert "majority, 4 labels" not in page.text
 
 
+def test_crossed_seeds_show_where_the_uncertainty_comes_from(run):
+    parts = [{"of": [of] if isinstance(of, str) else of, "variance": v, "of_mean": v, "clipped": False}
+             for of, v in (("draw", 0.03), ("item", 0.01), (["draw", "order"], 0.01), ("train", 0.0))]  # fmt: skip
+    record = {"model": "tiny", "task": "t", "method": "two", "metric": "accuracy", "sizes": {}, "components": parts, "error": 0.2}
+    variance = [{**record, "budget": budget, "one_more": {"draw": share, "order": 0.0}} for budget, share in ((4, 0.5), ("all", 0.25))]
+    page = Page(report_page([Source(run.folder, {**run.document, "variance": variance}, run.timing)])).check()
+    for part in ("Where the uncertainty of accuracy comes from", "two, draw of labels: 60", "two, draw of labels × order: 20", "25 %"):
+        assert part in page.text, part
+    assert "50 %" not in page.text.split("one more of these")[1].split("Can the probabilities")[0]
+    assert "two, training" not in page.text
+
+
 def test_trainings_are_found_wherever_a_cell_keeps_them():
     one = {"curve": [{"step": 1, "loss": 2.0}]}
     assert list(trainings({"teacher": one, "student": [one, {"no": 3}], "n": 4})) == [one, one]

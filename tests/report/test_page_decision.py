@@ -79,4 +79,4 @@ def test_methods_that_differ_in_their_template_alone_show_its_spread(templates):
     tips = [text for text in page.texts if ", default: " in text or ", topic: " in text]
     assert len(tips) >= 2
     assert not any("two, " in text for text in tips), "it has another number of shots"
-    assert "accuracy by draw of labels" in page.text
+    assert "accuracy by seed" in page.text
