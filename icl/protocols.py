@@ -164,6 +164,8 @@ class MethodContext:
     template_folders: tuple[Path, ...] = ()
     format: str = "auto"
     plugin_folders: tuple[Path, ...] = ()
+    answer: Any = None
+    """The JSON schema that an answer is held to: the task's records."""
     order_seed: int | None = None
     """Of the order of demonstrations, where it is not `seed`."""
     work: Path | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, Problem, suggest
 from ..files import sha256_file
+from ..methods import schema_of
 from ..plugins import Context, build, find, needs_model
 from ..progress import note
 from ..protocols import Encoder, LanguageModel, MethodContext
@@ -124,6 +125,7 @@ class Prepared:
             template_folders=self.loaded.templates,
             format=self.model_entry(cell.model).format if cell.model is not None else "auto",
             plugin_folders=self.loaded.plugins,
+            answer=answer_schema(self.loaded, data.entry),
             work=self.work / digest(cell.key) if self.work is not None else None,
         )
 
@@ -158,6 +160,7 @@ class Prepared:
                 "items": digest([example.uid for example in data.test]),
                 "n_items": len(data.test),
                 "templates": dict(data.templates),
+                **({"answer": digest(schema)} if (schema := answer_schema(self.loaded, data.entry)) is not None else {}),
             }
             for name, data in self.tasks.items()
         }
@@ -217,6 +220,12 @@ def prepare(
     return Prepared(loaded, tasks, seed, limit, encoders, cache, models=models or {})
 
 
+def answer_schema(loaded: LoadedSuite, entry: TaskEntry) -> dict[str, Any] | None:
+    """The schema of a task's records. Raises InputError for a file that is missing or holds none."""
+    schema: dict[str, Any] | None = schema_of(loaded.folder / entry.answer if isinstance(entry.answer, str) else entry.answer)
+    return schema
+
+
 def _read(loaded: LoadedSuite, entry: TaskEntry, data_root: str | Path | None) -> Task:
     """The task of an entry; an entry of a dict may hold one that is loaded already."""
     from ..data import Task
@@ -249,6 +258,10 @@ def _task(loaded: LoadedSuite, entry: TaskEntry, n: int, limit: int | None, data
     for warning in whole.warnings:
         note(f"{entry.name}: {warning}")
     problems = kind_problems(loaded, entry, task.kind)
+    if answer_schema(loaded, entry) is not None and task.kind != "answer":
+        problems.append(
+            loaded.problem(f"'answer' describes records, and the task is of kind '{task.kind}'", "Take it out.", "tasks", n, "answer")
+        )
     digests: dict[str, str] = {}
     for name, path in _templates_used(loaded, entry, n):
         try:

@@ -109,6 +109,9 @@ class TaskEntry(Strict):
     derive: dict[str, str] = Field(
         {}, description="New columns out of others, in order: {NAME: text with {{ expressions }}}, as in a template."
     )
+    answer: str | dict[str, Any] | None = Field(
+        None, description="Answers are records: a JSON schema, or the file of one, that what is written is held to."
+    )
     id: str | None = None
     holdout: float = Field(0.3, gt=0, lt=1)
     seed: int = 0

@@ -21,6 +21,7 @@ _WHERE = {
     "readout_problems": "few_shot",
     "refuse_without_labels": "_calibrate",
     "reread": "_labels",
+    "schema_of": "_schema",
     "Why": "_why",
 }
 __all__ = sorted(_WHERE)

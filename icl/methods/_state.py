@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SETTINGS = (
     "order", "shots", "readout", "calibration", "format", "max_tokens", "seed", "max_new_tokens", "tokenizer", "samples", "temperature", "vote",
+    "answer",
     "windows", "long_input", "order_seed",
 )  # fmt: skip
 

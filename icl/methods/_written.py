@@ -13,6 +13,7 @@ from ..protocols import LanguageModel
 from ..readout import read_answer, read_label, vote
 from ..values import Example, LabelScores, Prediction, Prompt, canonical_json
 from ._labels import unscored
+from ._schema import constrains
 from ._windows import gathered, spread
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Writing:
     seed: int = 0
     weighted: bool = False
     """Whether the samples are weighed for their vote."""
+    schema: Mapping[str, Any] | None = None
+    """What the texts are held to, where the model can be."""
 
 
 def estimator_of(lm: LanguageModel) -> str:
@@ -78,7 +81,7 @@ def estimator_of(lm: LanguageModel) -> str:
 
 def demands(method: FewShot) -> bool:
     """Whether the method asks for something that not every model gives."""
-    own = method.calibration is not None or method.abstain is not None or method.vote != "plain"
+    own = method.calibration is not None or method.abstain is not None or method.vote != "plain" or method.answer is not None
     return own or method.readouts != ("sum",) or method.format != "auto"
 
 
@@ -99,7 +102,9 @@ def check_estimator(method: FewShot, lm: LanguageModel) -> None:
     if method.abstain is not None and estimator == "generation" and method.samples == 1:
         message = f"abstaining goes by probabilities, and '{lm.name}' gives one text"
         problems.append(Problem(message, "Set samples: 8, or use a model with log-probabilities.", field="abstain"))
-    if method.vote == "weighted" and not isinstance(lm, Weighs):
+    if method.vote == "weighted" and method.answer is not None:
+        problems.append(Problem("records are counted one each", "Use vote: plain.", field="vote"))
+    elif method.vote == "weighted" and not isinstance(lm, Weighs):
         message = f"a weighted vote goes by how likely each text was, and '{lm.name}' does not say so"
         problems.append(Problem(message, "Use vote: plain, or a model on this machine.", field="vote"))
     if problems:
@@ -119,6 +124,12 @@ def write(lm: LanguageModel, prompts: Sequence[Prompt], how: Writing) -> list[tu
         temperature = how.temperature if how.samples > 1 else 0.0
         answers = _done(len(prompts), lambda: lm.answers(prompts, how.samples, temperature, how.seed, how.max_new_tokens, how.stop))
         return [a if isinstance(a, Lost) else tuple(a.texts) or Lost(a.why or "the endpoint wrote nothing", a.lost) for a in answers]
+    if how.schema is not None and constrains(lm):
+        held: Any = lm
+        if how.samples == 1:
+            return [(text,) for text in held.generate(prompts, how.max_new_tokens, how.stop, constraint=how.schema)]
+        found = held.sample(prompts, how.samples, how.temperature, how.seed, how.max_new_tokens, how.stop, constraint=how.schema)
+        return [tuple(each) for each in found]
     if how.samples == 1:
         return [(text,) for text in lm.generate(prompts, max_new_tokens=how.max_new_tokens, stop=how.stop)]
     texts = lm.sample(prompts, how.samples, how.temperature, how.seed, how.max_new_tokens, how.stop)
@@ -219,5 +230,7 @@ def prediction_of(
 
 def writing_of(method: FewShot, stop: Sequence[str], **changes: Any) -> Writing:
     """How this method asks for its answers."""
-    how = Writing(method.max_new_tokens, tuple(stop), method.samples, method.temperature, method.seed, method.vote == "weighted")
+    how = Writing(
+        method.max_new_tokens, tuple(stop), method.samples, method.temperature, method.seed, method.vote == "weighted", method.answer
+    )
     return replace(how, **changes)

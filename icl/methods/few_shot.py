@@ -20,6 +20,7 @@ from ._bootstrap import BootstrapSettings, bootstrap_of, bootstrapped
 from ._common import inputs_of, kind_of, label_order
 from ._folder import INDEX, ROWS, TEMPLATE_FILE, read_rows
 from ._long_input import LongInputSettings, long_input_of
+from ._schema import schema_of
 from ._windows import WindowSettings, windows_of
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ class FewShot:
     plugins: tuple[Path, ...] = ()
     name: str = "few_shot"
     abstain: Any = None
+    answer: Any = None
+    """Answers are records: a JSON schema (a dict, a file, a pydantic class) that what is written is held to, where the model can be."""
     bootstrap: int | Mapping[str, Any] | None = None
     """Rationales from the model itself for so many labelled examples, or `{rows: 64, tries: 4}`; kept where the answer is right."""
 
@@ -164,7 +167,12 @@ class FewShot:
         elif self.vote == "weighted" and self.samples == 1:
             problems.append(Problem("a single text has nobody to vote with", "Set samples: 8, or vote: plain.", field="vote"))
         problems += readout_problems(self.readouts)
-        for check, value in ((windows_of, self.windows), (long_input_of, self.long_input), (bootstrap_of, self.bootstrap)):
+        for check, value in (
+            (windows_of, self.windows),
+            (long_input_of, self.long_input),
+            (bootstrap_of, self.bootstrap),
+            (schema_of, self.answer),
+        ):
             try:
                 check(value)
             except InputError as error:
@@ -210,7 +218,9 @@ class FewShot:
         inputs = tuple(inputs or self.inputs or inputs_of(pool, None) or template.inputs)
         order = () if kind != "classify" else tuple(labels) if on_disk and labels else label_order(pool, labels)
         bound = bind(template, kind=kind, inputs=inputs, labels=order, words=self.words, channel="channel" in self.readouts)
-        return FewShotPredictor(replace(self, inputs=inputs), bound, pool)
+        if self.answer is not None and kind != "answer":
+            raise InputError(Problem(f"a record is an answer in words, and this task is of kind '{kind}'", "Leave it out.", field="answer"))
+        return FewShotPredictor(replace(self, inputs=inputs, answer=schema_of(self.answer)), bound, pool)
 
     def _template(self) -> Template:
         from ..prompt import Template, template_folders
@@ -240,6 +250,7 @@ def method_of(options: Mapping[str, Any], context: MethodContext, name: str) -> 
         "order_seed": context.order_seed,
         "kind": context.kind,
         "inputs": context.inputs,
+        "answer": context.answer,
         "plugins": context.plugin_folders,
         "name": name,
     }

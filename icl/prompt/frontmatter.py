@@ -12,7 +12,7 @@ from ..files import Yaml, load_yaml, validate_model
 from ..values import Kind
 
 FENCE = re.compile(r"---[ \t]*(?:\r?\n|\Z)")
-EXTRACTORS = ("choice_letter", "code_block", "first_line", "json", "last_number")
+EXTRACTORS = ("choice_letter", "code_block", "first_line", "json", "json_object", "last_number")
 """Names that `extract` may have; the read-out defines them."""
 
 

@@ -175,6 +175,17 @@ def _json(text: str) -> str | None:
     return None if value is None else _plain(value)
 
 
+def _json_object(text: str) -> str | None:
+    """The first whole JSON object, as canonical JSON."""
+    decoder = json.JSONDecoder()
+    for start in (m.start() for m in re.finditer(r"\{", text)):
+        try:
+            return canonical_json(decoder.raw_decode(text, start)[0])
+        except (ValueError, RecursionError):
+            continue
+    return None
+
+
 def _json_field(text: str, path: Sequence[str]) -> str | None:
     """A value inside the first whole JSON object or array: keys, and places in lists from 0. A value that is null is none."""
     value = _json_value(text)
@@ -209,6 +220,7 @@ EXTRACTORS: Mapping[str, Callable[[str], str | None]] = {
     "code_block": _code_block,
     "choice_letter": _choice_letter,
     "json": _json,
+    "json_object": _json_object,
 }
 JSON_FIELD = "json:"
 _REASONS: Mapping[str, str] = {
@@ -217,4 +229,5 @@ _REASONS: Mapping[str, str] = {
     "code_block": "the code block that the model wrote is empty",
     "choice_letter": "there is no letter of a choice in what the model wrote",
     "json": "there is no whole JSON object or list in what the model wrote",
+    "json_object": "there is no whole JSON object in what the model wrote",
 }

@@ -94,6 +94,11 @@ ROWS = {
         replace(row("5", question="What is 12 less 7?"), rationale="What is left of 12 without 7? 5."),
         row("9", question="How many are 3 rows of 3 chairs?"),
     ],
+    "record": [
+        row('{"name": "Alder", "price": 89}', text="The Alder jacket is 89 euros."),
+        row('{"name": "Brook", "price": 12.5}', text="Brook, a bottle, for 12.50 euros."),
+        row('{"name": "Cedar", "price": 19}', text="Now 19 euros: our Cedar cap."),
+    ],
     "support_reply": [
         row("I am sorry to hear that. Could you send me the order number?", conversation="My lamp arrived broken."),
         row(

@@ -8,6 +8,7 @@ import pytest
 from icl.data import Task
 from icl.errors import InputError
 from icl.evaluate import load_suite, suite_schema
+from icl.evaluate.derive import with_derived
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SUITES = sorted((ROOT / "eval_suites").glob("*.yaml"))
@@ -17,6 +18,7 @@ NAME = {"ids": lambda path: path.stem}
 
 def load_task(loaded, entry, data_root=None):
     sources = {split: s if str(s).startswith("hf:") else loaded.folder / s for split, s in entry.sources().items()}
+    sources = with_derived(sources, entry.derive, data_root) if entry.derive else sources
     options = {key: getattr(entry, key) for key in ("kind", "input", "label", "choices", "references", "rationale", "id")}
     return Task.load(**sources, **options, labels=None if entry.labels is None else list(entry.labels), data_root=data_root)
 

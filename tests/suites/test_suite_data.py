@@ -20,7 +20,7 @@ def rows_of(name):
 
 def input_text(row):
     """What a row is asked about, without its answer."""
-    hidden = {"id", "label", "queue", "answer", "reply", "summary", "translation", "solution", "choices", "rationale", "steps"}
+    hidden = {"id", "label", "queue", "answer", "reply", "summary", "translation", "solution", "choices", "rationale", "steps", "record"}
     if "attributes" in row:
         hidden = hidden | {"text"}
     return normalised_text(" ".join(json.dumps(value, ensure_ascii=False) for key, value in row.items() if key not in hidden))

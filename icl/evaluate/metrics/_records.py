@@ -1,0 +1,55 @@
+"""Two records (JSON objects) compared field by field."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ...readout import read_answer
+from ...values import canonical_json
+
+
+def record_of(text: str) -> dict[str, Any] | None:
+    """The first whole JSON object in a text; None if there is none."""
+    found, _ = read_answer(text, extract="json_object")
+    value = None if found is None else json.loads(found)
+    return value if isinstance(value, dict) else None
+
+
+def share(ours: dict[str, Any], theirs: dict[str, Any], tolerance: float = 0.0) -> dict[str, float]:
+    """Field -> how far the two agree, from 0 to 1, over the fields of both. A field that is null is taken as one that is not there.
+
+    Text is compared without regard to case and spaces, numbers within `tolerance` (a share of theirs), lists by the F1 of what they share,
+    records inside by the mean of their fields.
+    """
+    names = dict.fromkeys(name for record in (theirs, ours) for name, value in record.items() if value is not None)
+    return {name: _alike(ours.get(name), theirs.get(name), tolerance) for name in names}
+
+
+def _alike(ours: Any, theirs: Any, tolerance: float) -> float:
+    if isinstance(ours, bool) or isinstance(theirs, bool):
+        return float(ours is theirs)
+    if isinstance(ours, int | float) and isinstance(theirs, int | float):
+        return float(abs(ours - theirs) <= tolerance * abs(theirs))
+    if isinstance(ours, str) and isinstance(theirs, str):
+        return float(_folded(ours) == _folded(theirs))
+    if isinstance(ours, list) and isinstance(theirs, list):
+        a, b = ({_key(each) for each in values} for values in (ours, theirs))
+        return 2 * len(a & b) / (len(a) + len(b)) if a or b else 1.0
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        inner = share(ours, theirs, tolerance)
+        return sum(inner.values()) / len(inner) if inner else 1.0
+    return 0.0
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _key(value: Any) -> str:
+    """What stands for a value in a set."""
+    if isinstance(value, str):
+        return _folded(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return canonical_json(value)
