@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError, Problem
+from ..evaluate.results import PAGE
 from ..files import load_yaml
 from .guard import FINE
 from .options import Plugins, Quiet, Templates
@@ -108,6 +109,8 @@ def run(
             tell(line)
     else:
         say(done.table())
+    if (done.folder / PAGE).is_file():
+        tell(f"Page: {done.folder / PAGE}")
     tell(f"Results: {done.folder}")
     if not (done.interrupted or done.stopped):
         _export(done.folder, export or (), places.plugins or ())

@@ -164,12 +164,13 @@ class _Running:
         number, part = unit
         items, predictions = self.prepared.tasks[cell.task].test, [answers[at] for at in part]
         try:
-            rows = shown_rows((pool, getattr(predictor, "pool", ())), predictions)
             prompts = prompts_of(predictor, [items[at] for at in part], predictions)
+            rows = shown_rows(pool, prompts, predictions)
+            texts = {at: None if prompt is None else prompt.text for at, prompt in zip(part, prompts, strict=True)}
         except Exception as error:
             note(f"{cell}: the report will lack the prompts of {len(part)} items: {_reason(error)}")
             return
-        self.store.add_seen(cell.key, number, cell.task, rows, dict(zip(part, prompts, strict=True)))
+        self.store.add_seen(cell.key, number, cell.task, rows, texts)
 
     def retry(self, cell: Cell, positions: Sequence[int], advance: Any, *, is_finished: bool) -> None:
         """Ask again for items that an endpoint failed on; what fails once more keeps its newer reason."""

@@ -11,31 +11,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError
-from ..values import Example, Prediction
+from ..values import Example, Prediction, Prompt
 
 
-def prompts_of(predictor: Any, queries: Sequence[Example], predictions: Sequence[Prediction]) -> list[str | None]:
+def prompts_of(predictor: Any, queries: Sequence[Example], predictions: Sequence[Prediction]) -> list[Prompt | None]:
     """The prompts behind predictions, None where there was none. A predictor that keeps its last prompts builds none anew."""
     if not hasattr(predictor, "prompts") or not queries:
         return [None] * len(queries)
     try:
-        return [prompt.text for prompt in predictor.prompts(queries)]
+        return list(predictor.prompts(queries))
     except InputError:  # some fit no window: those were not asked about
         asked = [at for at, p in enumerate(predictions) if p.answer is not None or p.n_tokens is not None]
-        texts: list[str | None] = [None] * len(queries)
+        prompts: list[Prompt | None] = [None] * len(queries)
         for at, prompt in zip(asked, predictor.prompts([queries[at] for at in asked]) if asked else (), strict=True):
-            texts[at] = prompt.text
-        return texts
+            prompts[at] = prompt
+        return prompts
 
 
-def shown_rows(pools: Iterable[Iterable[Example]], predictions: Iterable[Prediction]) -> dict[str, Example]:
-    """The rows that predictions had as demonstrations, by uid, each from the first pool that has it; a pool that is not needed is not read."""
-    wanted = {uid for prediction in predictions for uid in prediction.demonstrations}
-    found: dict[str, Example] = {}
-    for pool in pools:
-        if wanted - found.keys():
-            found = {example.uid: example for example in pool if example.uid in wanted} | found
-    return found
+def shown_rows(pool: Iterable[Example], prompts: Iterable[Prompt | None], predictions: Iterable[Prediction]) -> dict[str, Example]:
+    """The rows that predictions had as demonstrations, by uid: as their prompts hold them, else from the pool, which is not read if not needed."""
+    found = {each.example.uid: each.example for prompt in prompts if prompt is not None for each in prompt.demonstrations}
+    wanted = {uid for prediction in predictions for uid in prediction.demonstrations} - found.keys()
+    return found | ({example.uid: example for example in pool if example.uid in wanted} if wanted else {})
 
 
 def packed(texts: Mapping[int, str | None]) -> bytes | None:
