@@ -19,6 +19,7 @@ from .evaluate.compare import keep_tests
 from .evaluate.loading import LoadedSuite
 from .evaluate.loop import Schedule, Stopped, plan_cells, run_cells
 from .evaluate.manifest import differences
+from .evaluate.on_ray import run_on_ray
 from .evaluate.partial import keep_plan, partial_document
 from .evaluate.prepare import Prepared, prepare
 from .evaluate.results import MANIFEST, PAGE, REPORT, RESULTS, TIMING, assemble, timing, write_json
@@ -47,6 +48,12 @@ class Places(TypedDict, total=False):
     """Folders with selectors, metrics, … of your own; the Python in them is imported."""
     data_root: str | Path | None
     """Local copies of hub data sets."""
+    on: str | None
+    """`ray` or `ray://HOST:PORT`: over the machines of that Ray cluster, which must see the same files."""
+    cpus: float
+    """Of each worker of the cluster; default 1."""
+    gpus: float
+    """Of each worker of the cluster; default 0."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +238,7 @@ def run(
     started = time.perf_counter()
     loaded = _load(suite, limit, overrides, places)
     _check_cost(loaded, max_cost)
+    _check_cluster(places, {"max_cost": max_cost, "retry_failed": retry_failed, "models": models, "schedule": schedule})
     if retry_failed and out is None:
         raise InputError(Problem("there is nothing to try again in a new folder", "Name the run's folder with out (--out).", field="out"))
     folder = Path(out) if out is not None else new_folder(loaded.name)
@@ -247,7 +255,11 @@ def run(
         interrupted, stopped = False, None
         try:
             data = _data_reports(prepared, folder, in_time=schedule is not None)
-            run_cells(prepared, store, max_cost=max_cost, retry_failed=retry_failed, schedule=schedule)
+            if on := places.get("on"):
+                how = {"suite": _whole(suite), "overrides": overrides, "seed": seed or 0, "limit": limit, "cache": cache, **_shared(places)}
+                run_on_ray(prepared, store, how, manifest, on, places.get("cpus", 1.0), places.get("gpus", 0.0))
+            else:
+                run_cells(prepared, store, max_cost=max_cost, retry_failed=retry_failed, schedule=schedule)
         except KeyboardInterrupt:
             interrupted = True
         except Stopped as error:
@@ -263,6 +275,31 @@ def run(
     done = Run(folder, json.loads(json.dumps(document)), clock, data, interrupted, command, stopped)
     write_page(done)
     return done
+
+
+def _whole(suite: Source) -> Source:
+    return str(Path(suite).resolve()) if isinstance(suite, str | Path) and Path(suite).is_file() else suite
+
+
+def _shared(places: Places) -> dict[str, Any]:
+    """What a worker of a cluster loads the suite with: whole paths, since it starts in another folder."""
+    templates, plugins, root = folders_of(places.get("templates")), places.get("plugins", ()), places.get("data_root")
+    whole = [[str(Path(folder).resolve()) for folder in folders] for folders in (templates, plugins)]
+    return {"templates": tuple(whole[0]), "plugins": tuple(whole[1]), "data_root": str(Path(root).resolve()) if root else None}
+
+
+def _check_cluster(places: Places, others: Mapping[str, Any]) -> None:
+    """Raises InputError for what a run over a cluster cannot do."""
+    on = places.get("on")
+    problems = [
+        Problem(f"'{on}' is no cluster", "Give ray, or ray://HOST:PORT.", field="on")
+        for _ in range(1)
+        if on and on != "ray" and not on.startswith("ray://")
+    ]
+    if on:
+        problems += [Problem("not over a cluster", "Do this on one machine.", field=name) for name, value in others.items() if value]
+    if problems:
+        raise InputError(problems)
 
 
 def write_page(done: Run) -> None:

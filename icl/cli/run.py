@@ -53,11 +53,26 @@ class Places:
     data_root: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Local copies of public data sets.")] = None
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where the work is done."""
+
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLUSTER", help="ray or ray://HOST:PORT: over the machines of that Ray cluster, which must see the same files."
+        ),
+    ] = None
+    cpus: Annotated[float, typer.Option(metavar="N", help="With --on: CPUs of each worker.")] = 1.0
+    gpus: Annotated[float, typer.Option(metavar="N", help="With --on: GPUs of each worker.")] = 0.0
+
+
 def run(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a packaged suite (icl ls suites).")],
     changes: Changes,
     places: Places,
     endpoints: Endpoints,
+    cluster: Cluster,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Where results go; a run that is there already goes on. [default: runs/SUITE-TIME]"),
@@ -102,6 +117,7 @@ def run(
         else:
             say(planned.table())
         return FINE
+    what |= {"on": cluster.on, "cpus": cluster.cpus, "gpus": cluster.gpus}
     done = suites.run(suite, out, cache=not no_cache, max_cost=endpoints.max_cost, retry_failed=endpoints.retry_failed, **what)
     if as_json:
         say_json(done.results)

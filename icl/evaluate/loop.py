@@ -88,10 +88,10 @@ def _run(running: _Running, retry_failed: bool, schedule: Schedule | None) -> No
 
 
 class _Running:
-    """One session of a run, and what its models have cost so far."""
+    """One session of a run, and what its models have cost so far. saves: whether predictors are saved."""
 
-    def __init__(self, prepared: Prepared, store: RunStore, max_cost: float | None) -> None:
-        self.prepared, self.store, self.max_cost = prepared, store, max_cost
+    def __init__(self, prepared: Prepared, store: RunStore, max_cost: float | None, *, saves: bool = True) -> None:
+        self.prepared, self.store, self.max_cost, self.saves = prepared, store, max_cost, saves
         self.work = Work()
         prepared.work = store.folder / TRAINING
 
@@ -128,7 +128,8 @@ class _Running:
                 store.add_unit(cell.key, number, part.start, list(answers.values()), seconds)
                 predict_s += seconds
             advance(len(queries))
-        path = predictor_path(self.prepared.loaded, cell, self.prepared.seed) if predictor is not None else None
+        is_kept = predictor is not None and self.saves
+        path = predictor_path(self.prepared.loaded, cell, self.prepared.seed) if is_kept else None
         if path is not None:
             fitted_late = any(getattr(predictor, name, None) is not None for name in ("calibration", "abstaining"))
             if fitted_late and len(done) == len(units(len(items), cell)):

@@ -151,6 +151,27 @@ class RunStore:
         with self._writing():
             self._db.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?, ?)", _rows(cell, predictions))
 
+    def skip_units(self, cell: str, numbers: Iterable[int]) -> None:
+        """Note units as if they were there: another process does them."""
+        with self._writing():
+            self._db.executemany("INSERT INTO units VALUES (?, ?, 0.0)", [(cell, number) for number in numbers])
+
+    def take(self, other: Path, cell: str, numbers: Sequence[int]) -> None:
+        """Commit what another store has of these units of a cell, whole or not at all; what is there already stays."""
+        self._db.execute("ATTACH DATABASE ? AS other", (str(other),))
+        try:
+            with self._writing():
+                for table in ("items", "work", "shown"):
+                    where = "" if table == "shown" else " WHERE cell = ?"
+                    self._db.execute(f"INSERT OR IGNORE INTO {table} SELECT * FROM other.{table}{where}", (cell,) if where else ())
+                for number in numbers:
+                    for table in ("units", "prompts"):
+                        self._db.execute(
+                            f"INSERT OR IGNORE INTO {table} SELECT * FROM other.{table} WHERE cell = ? AND unit = ?", (cell, number)
+                        )
+        finally:
+            self._db.execute("DETACH DATABASE other")
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """One transaction. Raises IclError if the disk does not take it."""
