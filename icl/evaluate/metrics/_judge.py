@@ -1,0 +1,57 @@
+"""What the metrics of a judging model share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import UnknownNameError
+from ...values import Example, Prediction, embedded_text
+from ...weights import CATALOGUE
+from ..judging import Judge
+from ._answers import references_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Values = Callable[[Judge, Sequence[tuple[str, str, tuple[str, ...]]]], Sequence[float]]
+"""(judge, (task, answer, references) per item) -> values."""
+
+
+class Judged:
+    """A metric that asks a judge once for each answer. The judge is loaded when there is something to judge."""
+
+    bounds = (0.0, 1.0)
+
+    def __init__(self, model: str, values: Values, **options: Any) -> None:
+        """model: as `load_model` takes it. options: of `Judge`. Raises UnknownNameError for a name that is no model's."""
+        if model not in CATALOGUE and "://" not in model and "/" not in model and not Path(model).exists():
+            raise UnknownNameError("model", model, CATALOGUE, field="metrics")
+        self.model, self._values, self._options = model, values, options
+        self._judge: Judge | None = None
+
+    def __call__(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> NDArray[np.float64]:
+        """(n,) float64 in [0, 1], nan where there is no answer or the judge gives no verdict."""
+        import numpy as np
+
+        values = np.full(len(examples), np.nan)
+        pairs = zip(predictions, examples, strict=True)
+        at = [i for i, (p, e) in enumerate(pairs) if p.answer is not None and references_of(e)]
+        if at:
+            items = [(embedded_text(examples[i].fields), str(predictions[i].answer), references_of(examples[i])) for i in at]
+            values[at] = self._values(self.judge, items)
+        return values
+
+    @property
+    def judge(self) -> Judge:
+        if self._judge is None:
+            from ...model import load_model
+
+            self._judge = Judge(load_model(self.model), **self._options)
+        return self._judge
+
+    def signature(self, examples: Sequence[Example]) -> str:
+        """Which model judged, and by what."""
+        return "|".join([f"judge:{self.model}", *(f"{name}:{value}" for name, value in self._options.items())])
