@@ -7,6 +7,9 @@ import pytest
 
 import icl
 from icl.evaluate.results import PAGE
+from icl.report.page_answer import Answer
+from icl.report.plots import Crossing
+from icl.report.runs import Source
 from icl.suite import open_run
 
 ADDRESS = "http://icl-hostile.invalid"
@@ -29,6 +32,34 @@ HOSTILE = tuple(
     around.format(payload.format(n=5 * p + w, a=ADDRESS)) for p, payload in enumerate(_PAYLOADS) for w, around in enumerate(_AROUND)
 )
 """Each calls `hit` or asks ADDRESS for something."""
+
+
+def hostile_source(run):
+    """A run whose manifest, data reports, read-outs, stages, counts and trainings say such things, and a decision that does."""
+    each = {text: {"value": text, text: [text]} for text in HOSTILE}
+    document = json.loads(json.dumps(run.document))
+    document["manifest"] |= {"name": HOSTILE[6], "description": " ".join(HOSTILE), "more": each, "machine": {"threads": HOSTILE[8]}}
+    for at, record in enumerate((*document["records"], *document["readouts"])):
+        record |= {key: HOSTILE[at % 200] for key in ("estimator", "readout", "calibration") if key in record}
+    for at, task in enumerate(document["tasks"].values()):
+        task["rejected"] = dict.fromkeys(HOSTILE, at)
+        task["holdout"] = HOSTILE[at]
+    document["thresholds"] = [
+        {"task": text, "model": text, "method": text, "metric": text, "value": 0.5, "threshold": 1.0, "met": False} for text in HOSTILE
+    ]
+    curve = [{"epoch": n, **dict.fromkeys(HOSTILE[:3], n)} for n in (1, 2)]
+    cells = [{**cell, "training": {"curve": curve, "seed": HOSTILE[4]}} for cell in run.timing["cells"]]
+    data = {task: list(HOSTILE) for task in document["tasks"]}
+    answer = Answer(
+        HOSTILE[0],
+        HOSTILE,
+        [(text, text) for text in HOSTILE],
+        [HOSTILE[:3], HOSTILE[3:6]],
+        HOSTILE[7],
+        "accuracy",
+        Crossing(5, 2, 9, HOSTILE[9]),
+    )
+    return Source(run.folder, document, {**run.timing, "cells": cells}, data), answer
 
 
 FAILS = '''"""A method that cannot be asked."""

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 import tiny
-from hostile import HOSTILE, hostile_folder
+from hostile import HOSTILE, hostile_folder, hostile_source
 
 import icl
 from icl.cli import main
@@ -374,6 +374,14 @@ def test_nothing_of_a_run_becomes_markup(hostile_run):
     }
     fields = [item[2]["text"] for item in page.data["tasks"][0]["items"]]
     assert {field.strip() for field in fields} == {text.strip() for text in HOSTILE}
+
+
+def test_nothing_of_a_manifest_or_a_decision_becomes_markup(run):
+    source, answer = hostile_source(run)
+    html = report_page([source], answer)
+    shown = "".join(Page(html).check().texts)
+    for text in HOSTILE:
+        assert shown.count(clean(text)) > 5
 
 
 def test_what_is_no_run_has_no_page(tmp_path):

@@ -8,7 +8,7 @@ import re
 
 import browser
 import pytest
-from hostile import ADDRESS, HOSTILE
+from hostile import ADDRESS, HOSTILE, hostile_source
 from test_page import hostile_run, model, other, run  # noqa: F401
 
 from icl.evaluate.store import RunStore
@@ -221,6 +221,24 @@ def test_hostile_strings_do_nothing(tab, hostile_run, policy):  # noqa: F811
         search(tab, "<script>hit(")
         assert listed(tab)[0] > 0
         assert tab.run("window.hits") == []
+        alone(tab, path)
+    finally:
+        tab.send("Page.setBypassCSP", enabled=False)
+        tab.send("Page.removeScriptToEvaluateOnNewDocument", identifier=script["identifier"])
+
+
+def test_hostile_manifests_and_decisions_do_nothing(tab, run, tmp_path):  # noqa: F811
+    source, answer = hostile_source(run)
+    path = tmp_path / "hostile.html"
+    path.write_text(report_page([source], answer), encoding="utf-8")
+    script = tab.send("Page.addScriptToEvaluateOnNewDocument", source="window.hits = []; window.hit = (n) => window.hits.push(n);")
+    tab.send("Page.setBypassCSP", enabled=True)
+    try:
+        open_page(tab, path, PHONE)
+        tab.run("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+        tab.run("new Promise((done) => setTimeout(done, 300))")
+        assert tab.run("window.hits") == []
+        assert tab.run("document.documentElement.scrollWidth") <= PHONE
         alone(tab, path)
     finally:
         tab.send("Page.setBypassCSP", enabled=False)
