@@ -78,7 +78,7 @@ def curves_section(runs: Runs, answer: Answer | None = None) -> Section:
     """Learning curves, one figure per task and metric; of a task with a single label budget, rows of intervals. The crossover of the
     answer is marked in those of its metric."""
     crossing = answer.crossing if answer is not None else None
-    drawn = []
+    drawn, n_curves = [], 0
     for task in runs.tasks:
         for metric in runs.metrics_of(task):
             records = runs.of("records", task, metric=metric, seed=None)
@@ -88,8 +88,12 @@ def curves_section(runs: Runs, answer: Answer | None = None) -> Section:
             if len(budgets_of(record for _, record in records)) > 1:
                 marked = crossing if answer is not None and metric == answer.metric else None
                 drawn.append(_curves(runs, task, metric, title, records, marked))
+                n_curves += 1
             else:
                 drawn.append(_rows(runs, metric, title, records))
+    if not n_curves:
+        lead = "Each figure with its 95 % interval, at the one label budget there is."
+        return Section("curves", "Intervals", f"{paragraph(lead, 'note')}{figures(drawn)}" if drawn else "")
     lead = "The figure against the labels owned, with the band of its 95 % interval. A method that needs no labels is a straight line."
     lead += " " + crossing.tip if crossing is not None else ""
     return Section("curves", "Learning curves", f"{paragraph(lead, 'note')}{_legend(runs)}{figures(drawn)}" if drawn else "", "Curves")

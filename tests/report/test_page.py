@@ -247,6 +247,13 @@ def test_a_run_is_done_though_its_prompts_cannot_be_kept(tmp_path, model, run, m
     assert all(not cell["q"] for cell in data["cells"])
 
 
+def test_with_one_label_budget_there_are_intervals_instead_of_curves(other):
+    records = [r for r in other.results if r["budget"] in ("all", None)]
+    page = Page(report_page([Source(other.folder, {**other.document, "records": records}, other.timing)])).check()
+    assert "at the one label budget there is" in page.text
+    assert "Learning curves" not in page.text
+
+
 def test_an_old_store_has_a_page_too(tmp_path, run):
     """One that kept no prompts, and one that kept no test items."""
     import shutil
