@@ -32,9 +32,12 @@ def page_answer(found: Findings, notes: Sequence[str] = ()) -> Answer:
         )
     if crossing_at is not None:
         first, last = crossing_at.first, crossing_at.last
-        ends = " to ".join(_labels(end, first, last) for end in crossing_at.interval)
-        at = f"beyond {last:,} labels" if crossing_at.estimate is None else f"from {crossing_at.estimate:,.0f} labels on"
-        figures.append(("training wins over the best prompt", f"{at} [{ends}]"))
+        ends = " to ".join(dict.fromkeys(_labels(end, first, last) for end in crossing_at.interval))
+        if crossing_at.estimate is None:
+            at = f"beyond {last:,} labels"
+        else:
+            at = f"at {first:,} or fewer labels" if crossing_at.estimate <= first else f"from {crossing_at.estimate:,.0f} labels on"
+        figures.append(("training wins over the best prompt", at if ends in at else f"{at} [{ends}]"))
     figures.append(("a query takes", _seconds(cost.item_s) + (f", {cost.item_money:.6f} to pay" if cost.item_money else "")))
     if even is not None and not math.isinf(even.with_reuse):
         figures.append(("training has paid for itself after", f"{even.with_reuse:,.0f} queries"))

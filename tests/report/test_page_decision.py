@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from test_decision_words import findings, with_choice
@@ -21,6 +22,21 @@ def test_the_answer_stands_first_in_short_paragraphs_with_key_figures(run):  # n
     assert page.text.index("Use embedding_head") < page.text.index("Figures") < page.text.index("Learning curves")
     for part in ("78.5 % [72.0, 84.0]", "from 180 labels on [90 to beyond 256]", "8 queries", "against the leader", "The time was up."):
         assert part in page.text, part
+
+
+@pytest.mark.parametrize(
+    ("estimate", "interval", "said"),
+    [
+        (180.4, (90.2, math.inf), "from 180 labels on [90 to beyond 256]"),
+        (64.0, (64.0, 64.0), "at 64 or fewer labels"),
+        (64.0, (64.0, 120.0), "at 64 or fewer labels [64 or fewer to 120]"),
+        (None, (math.inf, math.inf), "beyond 256 labels"),
+        (None, (200.0, math.inf), "beyond 256 labels [200 to beyond 256]"),
+    ],
+)
+def test_where_training_wins_is_said_once(estimate, interval, said):
+    crossing = replace(findings().crossover, estimate=estimate, interval=interval)
+    assert ("training wins over the best prompt", said) in page_answer(findings(crossover=crossing)).figures
 
 
 def test_a_decision_without_an_answer_says_so():
