@@ -8,9 +8,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import InputError
 from ..plugins import find
 from ..protocols import Encoder, LanguageModel
 from ..values import RAW_QUERY, Example, TokenCounts, embedded_text
@@ -44,6 +46,8 @@ class Speeds:
     """Seconds to embed one text."""
     token: float = 0.0
     """Seconds for one token of the language model here, in prompts with demonstrations where there are any."""
+    row: float = 0.0
+    """Tokens of a prompt without demonstrations and of all its labels: what a fine-tuned model reads for a row."""
     tokens: dict[str, float] = field(default_factory=dict)
     """Method -> tokens that an item takes in a whole unit of items."""
 
@@ -125,6 +129,10 @@ def _prompting(
     if model.remote:
         took, _ = _timed(predictor, queries[:TIMED])
         return took, (cost_of_plan(lm, whole) or 0.0) / len(unit)
+    if not has_labels:
+        with suppress(InputError):  # a text that fits no prompt
+            lengths = [prompt.n_tokens or 0 for prompt in predictor.prompts(queries[:TIMED])]
+            speeds.row = sum(lengths) / len(lengths) + sum(lm.codec.count(label) for label in data.task.labels)
     warm = queries[-WARM:]
     predictor.predict(warm)
     took, counts = _timed(predictor, warm)
@@ -151,7 +159,7 @@ def _reading(entry: MethodEntry, speeds: Speeds, rows: Sequence[Example]) -> flo
     """Seconds for an item of a method that reads it with weights of its own: an encoder's, or a language model's."""
     if entry.spec.name not in ("finetune", "distil"):
         return speeds.embed
-    return speeds.token * (min(speeds.tokens.values(), default=0.0) or _words(rows) * 2)
+    return speeds.token * (min(speeds.tokens.values(), default=0.0) or speeds.row or _words(rows) * 2)
 
 
 def _fitting(entry: MethodEntry, budget: int, rows: Sequence[Example], speeds: Speeds) -> float:
@@ -162,7 +170,7 @@ def _fitting(entry: MethodEntry, budget: int, rows: Sequence[Example], speeds: S
     if name in ("few_shot", "knn_vote", "majority", "nearest_answer") or name not in TRAINED:
         return _calibrating(entry, n, speeds) + 0.02
     seen = rows_in_training(entry, n)
-    each = speeds.embed * 1.5 if name not in ("finetune", "distil") else speeds.token * _words(rows) * 2
+    each = speeds.embed * 1.5 if name not in ("finetune", "distil") else speeds.token * (speeds.row or _words(rows) * 2)
     return 1.0 + BACKWARD * seen * each
 
 

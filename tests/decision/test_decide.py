@@ -12,7 +12,9 @@ import tiny
 import icl
 from icl.cli import main
 from icl.decision import course
+from icl.decision.contest import Contest, Request
 from icl.errors import InputError
+from icl.evaluate.probe import measure
 from icl.evaluate.store import RunStore
 from icl.ship import check, export
 
@@ -328,3 +330,14 @@ def test_wrong_usage_is_2(words, says, file, places, capsys):
     base = ["decide", str(file), "--input", "text=body", "--model", str(places[0])]
     assert main([*base, *([] if "--label" in words else ["--label", "topic"]), *words]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_what_a_row_of_a_training_costs_is_its_whole_prompt(task, lm):
+    """A fine-tuned model reads the prompt and every label of a row, and shares no beginning with other rows."""
+    contest = Contest.of(task, Request("default", None, 0.01, None, ("zero_shot", "finetune"), None, 10.0), lm, ())
+    prepared = contest.prepared(contest.suite(contest.methods, [16], 1, None))
+    estimates, speeds = measure(prepared, [16, 64], (), 1.0)
+    prompt = icl.FewShot(lm, shots=0).fit(task.train).prompt(task.test[0])
+    assert speeds.row > prompt.n_tokens
+    (tuned,) = (e for e in estimates if e.method == "finetune")
+    assert tuned.fit[64] > 3 * speeds.token * prompt.n_tokens * 64
