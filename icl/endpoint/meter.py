@@ -87,6 +87,8 @@ class Usage:
     it may have been billed."""
     saved: float | None = None
     """What the tokens in the provider's cache cost less than others; None without prices."""
+    replaced: int = 0
+    """Pieces of personal data that were replaced before they were sent, counted in every prompt they stand in."""
 
 
 @dataclass
@@ -103,11 +105,12 @@ class Meter:
     cost: float = 0.0
     reserved: float = 0.0
     saved: float = 0.0
+    replaced: int = 0
 
     def usage(self) -> Usage:
         n_input, n_output, n_cached = self.tokens
         cost, saved = (self.cost, self.saved) if self.prices is not None else (None, None)
-        return Usage(self.requests, self.retries, self.failed, n_input, n_output, n_cached, self.estimated, cost, saved)
+        return Usage(self.requests, self.retries, self.failed, n_input, n_output, n_cached, self.estimated, cost, saved, self.replaced)
 
     def price(self, tokens: Tokens) -> float:
         return self.prices.cost(tokens.input, tokens.output, tokens.cached) if self.prices is not None else 0.0

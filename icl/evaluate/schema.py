@@ -64,6 +64,9 @@ class ModelEntry(Strict):
     mark_cache: bool = Field(
         False, description="Endpoints: mark up to where prompts are shared, for providers that cache only what is marked (cache_control)."
     )
+    personal_data: Literal["send", "replace"] = Field(
+        "send", description="Endpoints: whether e-mail addresses, account, card and telephone numbers are replaced before they are sent."
+    )
     timeout: float | None = Field(None, gt=0, allow_inf_nan=False, description="Endpoints: seconds for one attempt at a request.")
 
     @property
@@ -87,7 +90,18 @@ class ModelEntry(Strict):
 
 
 LOCAL_OPTIONS = ("device", "dtype", "memory", "max_batch", "revision", "adapter", "quantization", "attention")
-REMOTE_OPTIONS = ("api_key_env", "concurrency", "prices", "extra_body", "tokenizer", "window", "estimator", "mark_cache", "timeout")
+REMOTE_OPTIONS = (
+    "api_key_env",
+    "concurrency",
+    "prices",
+    "extra_body",
+    "tokenizer",
+    "window",
+    "estimator",
+    "mark_cache",
+    "personal_data",
+    "timeout",
+)
 NEUTRAL_OPTIONS = ("api_key_env", "concurrency", "prices", "mark_cache", "timeout")
 """Options that change no result: a run goes on although they have changed."""
 

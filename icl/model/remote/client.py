@@ -18,6 +18,7 @@ from ..codec import CountingCodec, TokenizerCodec
 from ..encoding import Context
 from .codec import RemoteCodec
 from .dialect import Dialect, checked_extra
+from .hiding import Hidden, hidden_context, put_back
 from .listing import Listed, listed
 from .options import RemoteOptions
 from .probe import Capabilities, probe
@@ -63,7 +64,8 @@ class RemoteModel:
         """Of the address, the model's name, the estimator, the tokenizer and `extra_body`: weights behind an address cannot be seen."""
         exact = self.codec.exact
         tokens = exact.tokens.fingerprint() if isinstance(exact, TokenizerCodec) else None
-        return digest(["remote", self.address.base, self.listed.model, self.estimator, tokens, self._extra])
+        more = ["replace"] if self.options.personal_data == "replace" else []
+        return digest(["remote", self.address.base, self.listed.model, self.estimator, tokens, self._extra, *more])
 
     @property
     def window(self) -> int:
@@ -184,6 +186,7 @@ class RemoteModel:
                     field="model",
                 )
             )
+        contexts, _ = self._hidden(contexts)
         if self.estimator == "loglikelihood":
             works = self._worker.echoed(contexts, continuations)
         else:
@@ -202,6 +205,7 @@ class RemoteModel:
 
     def plan(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> TokenCounts:
         """Input tokens that answering these costs: with log-likelihoods every continuation with its context, else each context once."""
+        contexts, _ = self._hidden(contexts, count=False)
         if self.estimator == "loglikelihood":
             total = sum(job.worst.input for work in self._worker.echoed(contexts, continuations) for job in work.jobs)
         else:
@@ -228,8 +232,12 @@ class RemoteModel:
                 )
             )
         stop = tuple(mark for mark in stop if mark)
+        prompts, backs = self._hidden(prompts)
         works = [self._worker.writing(prompt, n, temperature, seed, max_new_tokens, stop) for prompt in prompts]
-        return self._do(works, lambda given_up: Answer((), given_up.why, given_up.again))
+        try:
+            return put_back(self._do(works, lambda given_up: Answer((), given_up.why, given_up.again)), backs)
+        except CostLimitError as error:
+            raise CostLimitError(str(error), put_back(error.results or (), backs)) from None
 
     def generate(self, prompts: Sequence[Context], max_new_tokens: int = 64, stop: Sequence[str] = ("\n",)) -> list[str]:
         """The likeliest text (temperature 0) for each prompt. Raises IclError that names the failed items if there are any."""
@@ -254,6 +262,14 @@ class RemoteModel:
     def requests_for(self, n: int) -> int:
         """How often a prompt is sent for n sampled texts: once where the server acts on `n`, up to a bound."""
         return -(-n // self._worker.per_request(n))
+
+    def _hidden(self, contexts: Sequence[Context], count: bool = True) -> tuple[Sequence[Context], Sequence[Hidden]]:
+        """The contexts as they may leave the machine, and what was replaced in each."""
+        if self.options.personal_data != "replace":
+            return contexts, ()
+        made = [hidden_context(context) for context in contexts]
+        self._meter.replaced += count * sum(sum(hidden.counts.values()) for _, hidden in made)
+        return [context for context, _ in made], [hidden for _, hidden in made]
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 

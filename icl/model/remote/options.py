@@ -36,6 +36,8 @@ class RemoteOptions:
     mark_cache: bool = False
     """Mark in chat requests up to where a prompt is shared with others (`Prompt.cache_break`), for providers that cache only what is
     marked. Servers that do not know `cache_control` may refuse it."""
+    personal_data: str = "send"
+    """`replace`: e-mail addresses, account, card and telephone numbers go as stand-ins (`[EMAIL_1]`), which are put back in what comes."""
     timeout: float = 120.0
     """Seconds for one attempt."""
     max_cost: float | None = None
@@ -77,6 +79,8 @@ def remote_options(given: Mapping[str, Any]) -> RemoteOptions:
         problems.append(Problem(f"concurrency is {options.concurrency!r}", "Give a whole number of at least 1.", field="concurrency"))
     if chosen.get("mark_cache") not in (True, False, None):
         problems.append(Problem(f"mark_cache is {chosen['mark_cache']!r}", "Give True or False.", field="mark_cache"))
+    if options.personal_data not in ("send", "replace"):
+        problems.append(Problem(f"personal_data is {options.personal_data!r}", "Give 'send' or 'replace'.", field="personal_data"))
     if options.window is not None and (not isinstance(options.window, int) or options.window < 1):
         problems.append(Problem(f"window is {options.window!r}", "Give a number of tokens.", field="window"))
     if options.estimator is not None and options.estimator not in get_args(Estimator):
