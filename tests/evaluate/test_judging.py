@@ -13,6 +13,8 @@ from icl.evaluate.judging import CRITERION, PAIR, Judge, Preference, agreement
 from icl.plugins import Context, build
 from icl.values import Example, Prediction
 
+LM = tiny.lm()
+
 
 class Ruled:
     """A model that writes its verdict by a rule and counts how often it is asked."""
@@ -21,7 +23,7 @@ class Ruled:
     weighed = None
 
     def __init__(self, rule):
-        self._lm, self._rule, self.asked = tiny.lm(), rule, 0
+        self._lm, self._rule, self.asked = LM, rule, 0
 
     def __getattr__(self, name):
         return getattr(self._lm, name)
@@ -73,7 +75,7 @@ def test_marks_are_between_0_and_1():
 
 
 def test_a_model_with_likelihoods_marks_by_its_mean_and_prefers_by_them():
-    lm = tiny.lm()
+    lm = LM
     (found,) = Judge(lm, top=3, format="plain").mark([("Say hi", "hello")])
     rubric = "1 is useless or wrong, the highest mark is as good as it can be"
     prompt = f"Task:\nSay hi\n\nAnswer:\nhello\n\nMark the answer from 1 to 3: {rubric}.\nMark:"

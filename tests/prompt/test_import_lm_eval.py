@@ -125,7 +125,8 @@ def imported(tmp_path, name, **more):
     folder.mkdir(parents=True)
     for split, part in (("train", rows[:3]), ("test", rows[3:])):
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
-    return config, rows, load_suite(suite)
+    encoder = tiny.save_bert(tmp_path / "encoder", ["one", "two"], sentence=True)
+    return config, rows, load_suite(suite, overrides={"encoder": str(encoder)})
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -4,6 +4,7 @@ import json
 
 import jinja2
 import pytest
+import tiny
 import yaml
 
 from icl.cli import main
@@ -78,7 +79,8 @@ def test_text_choices_and_answer_are_promptsources(name, tmp_path):
     folder.mkdir(parents=True)
     for split, part in (("train", ROWS[:4]), ("test", ROWS[4:])):
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
-    (data,) = prepare(load_suite(suite), data_root=tmp_path / "data").tasks.values()
+    encoder = tiny.save_bert(tmp_path / "encoder", ["one", "two"], sentence=True)
+    (data,) = prepare(load_suite(suite, overrides={"encoder": str(encoder)}), data_root=tmp_path / "data").tasks.values()
     expected = [(choices, parts) for choices, parts in (applied(template, row) for row in ROWS[4:]) if len(parts) == 2]
     assert [item.fields["icl_text"] for item in data.test] == [parts[0] for _, parts in expected]
     assert [item.target for item in data.test] == [parts[1] for _, parts in expected]
