@@ -260,9 +260,10 @@ class Contest:
         return {} if self.lm is None else {entry.key: self.lm for entry in entries}
 
     def most_draws(self, planned: int) -> int:
-        """Draws of the labels that there can be at most: those beyond the plan only fill time that is left."""
+        """Draws of the labels that there can be at most: those beyond the plan only fill time that is left, and never cost money."""
         request = self.request
-        return planned if request.seeds is not None or request.until_decided else max(planned, MORE_DRAWS)
+        is_paid = self.lm is not None and "://" in self.lm.name
+        return planned if is_paid or request.seeds is not None or request.until_decided else max(planned, MORE_DRAWS)
 
     @property
     def sides(self) -> Sides:

@@ -1,5 +1,6 @@
 """A decision with a model behind an address: what it costs is planned, counted and limited, and the rivals are trained here."""
 
+import dataclasses
 import random
 
 import pytest
@@ -8,7 +9,7 @@ from openai_server import serve
 from rule_server import Rules
 
 import icl
-from icl.decision.contest import Request, methods_of
+from icl.decision.contest import Contest, Request, methods_of
 from icl.endpoint.wire import Patience
 from icl.errors import IclError
 from icl.model.remote.options import RemoteOptions
@@ -84,3 +85,17 @@ def test_what_is_fine_tuned_starts_from_a_base_of_its_own(task):
     assert [entry["finetune"].get("base") for entry in entries] == ["smollm2", "smollm2", "x"]
     entries, _ = methods_of(task, request, has_model=True, is_remote=False)
     assert entries[1] == "finetune"
+
+
+def test_no_draw_beyond_the_plan_is_paid_for(task, lm, tiny_lm):
+    """What the plan says it costs is what it costs at most; on this machine, time that is left is filled."""
+    request = Request("default", None, 0.01, None, None, None, 10.0)
+    contests = [Contest.of(task, request, model, ()) for model in (lm, tiny_lm)]
+    assert [contest.most_draws(2) for contest in contests] == [2, 5]
+    named = [Contest.of(task, dataclasses.replace(request, **more), tiny_lm, ()) for more in ({"seeds": 2}, {"until_decided": True})]
+    assert [contest.most_draws(2) for contest in named] == [2, 2]
+
+
+@pytest.fixture(scope="module")
+def tiny_lm(tmp_path_factory):
+    return icl.load_model(str(tiny.save(tmp_path_factory.mktemp("model") / "tiny", "llama")))
