@@ -84,7 +84,7 @@ def test_what_is_fine_tuned_starts_from_a_base_of_its_own(task):
     entries, _ = methods_of(task, request, has_model=True, is_remote=True)
     assert [entry["finetune"].get("base") for entry in entries] == ["smollm2", "smollm2", "x"]
     entries, _ = methods_of(task, request, has_model=True, is_remote=False)
-    assert entries[1] == "finetune"
+    assert entries[1] == {"finetune": {"kind": "lora"}}
 
 
 def test_no_draw_beyond_the_plan_is_paid_for(task, lm, tiny_lm):
