@@ -55,10 +55,16 @@ def _curves(title: str, found: Sequence[Record]) -> Iterator[str]:
     points = [point for each in found for point in each["curve"]]
     place = next((key for key in _PLACES if points and all(key in point for point in points)), None)
     keys = dict.fromkeys(key for point in points for key, value in point.items() if isinstance(value, int | float))
-    for key in [key for key in keys if key not in _NOT_WATCHED][:3] if place is not None else ():
+    watched = sorted((key for key in keys if key not in _NOT_WATCHED), key=lambda key: (not key.endswith("loss"), key))
+    for key in watched[:3] if place is not None else ():
         curves = []
         for n, each in enumerate(found):
-            marks = [Mark(p[place], p[key], tip=f"{place} {p[place]:g}: {p[key]:.4g}") for p in each["curve"] if key in p]
+            kept = each.get("best_epoch")
+            marks = [
+                Mark(p[place], p[key], tip=f"{place} {p[place]:g}: {p[key]:.4g}{', kept' if place == 'epoch' and p[place] == kept else ''}")
+                for p in each["curve"]
+                if key in p
+            ]
             curves += [Curve(n, _said_seed(each), marks)] if marks else []
         yield losses_svg(curves, title, (place or "", key.replace("_", " ")))
 

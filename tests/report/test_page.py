@@ -293,6 +293,7 @@ def test_training_curves_and_costs(run):
     assert "two, t, all labels" in page.text
     assert "validation loss" in page.text
     assert "stopped early" in page.text
+    assert "epoch 2: 0.5, kept" in page.text
 
 
 def test_groups_and_label_bias(run):
