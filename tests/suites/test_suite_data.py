@@ -132,6 +132,17 @@ def test_small_sets_are_balanced(name, sizes, labels):
     assert {label: tuple(counter[label] for counter in counts) for label in counts[0] | counts[1]} == labels
 
 
+def test_tickets_are_many_and_their_replies_state_the_fact_they_were_given():
+    train, test = rows_of("tickets_train"), rows_of("tickets_test")
+    assert len(train) >= 150
+    assert len(test) >= 60
+    for row in train + test:
+        name, _, value = row["facts"].partition(": ")
+        assert name
+        assert value.casefold() in row["reply"].casefold()
+    assert sum(isinstance(row["conversation"], list) for row in train + test) >= 8
+
+
 def test_choices_are_four_different_ones():
     for row in rows_of("multiple_choice_train") + rows_of("multiple_choice_test"):
         assert len({normalised_text(choice) for choice in row["choices"]}) == 4
