@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -47,16 +47,20 @@ def bootstrap_of(value: Any) -> BootstrapSettings | None:
         ) from None
 
 
-def bootstrapped(method: FewShot, settings: BootstrapSettings, pool: Sequence[Example], fit: Mapping[str, Any]) -> list[Example]:
-    """The rows of the pool that have a rationale, or that the model wrote one for whose answer is right.
+@dataclass(frozen=True)
+class Asked:
+    """What the model is asked for: who asks, and for which rows of the pool."""
 
-    Zelikman et al. 2022, https://arxiv.org/abs/2203.14465 (STaR), sec. 3.1, without its training (rationales are shown, not learned) and
-    without its second try, which tells the model the right answer. Everything comes from the pool: the right answers that a rationale is
-    judged by are labels owned. Rows that have a rationale keep it, and are the demonstrations that the others are asked with; if no row
-    has one, the template's instruction alone asks for one.
+    asker: FewShotPredictor
+    rows: list[Example]
+    given: list[Example]
+    """Rows that have a rationale already."""
 
-    fit: what else `FewShot.fit` was given. Raises InputError without a model, for a template without a rationale block, and if there is no
-    rationale in the end; CostLimitError where the model's `max_cost` is reached.
+
+def asked(method: FewShot, settings: BootstrapSettings, pool: Sequence[Example], fit: Mapping[str, Any]) -> Asked:
+    """The rows that a rationale is written for, and a prompt that shows those that are given. Nothing is asked here.
+
+    fit: what else `FewShot.fit` was given. Raises InputError without a model, and for a template without a rationale block.
     """
     if method.lm is None:
         raise InputError(
@@ -71,15 +75,22 @@ def bootstrapped(method: FewShot, settings: BootstrapSettings, pool: Sequence[Ex
         raise InputError(Problem(message, "Add a block 'rationale' to it, or leave 'bootstrap' out.", field="bootstrap"))
     rng = rng_for(method.seed, "bootstrap")
     at = range(len(without)) if len(without) <= settings.rows else sorted(rng.sample(range(len(without)), settings.rows))
-    chosen = [without[i] for i in at]
-    made = {row.uid: text for row, text in zip(chosen, _rationales(asker, chosen, settings.tries), strict=True) if text is not None}
+    return Asked(asker, [without[i] for i in at], given)
+
+
+def bootstrapped(asking: Asked, settings: BootstrapSettings, pool: Sequence[Example], name: str) -> list[Example]:
+    """The rows of the pool that have a rationale, or that the model wrote one for whose answer is right; none, if there is no such one.
+
+    Zelikman et al. 2022, https://arxiv.org/abs/2203.14465 (STaR), sec. 3.1, without its training (rationales are shown, not learned) and
+    without its second try, which tells the model the right answer. Everything comes from the pool: the right answers that a rationale is
+    judged by are labels owned. Rows that have a rationale keep it, and are the demonstrations that the others are asked with; if no row
+    has one, the template's instruction alone asks for one. Raises CostLimitError where the model's `max_cost` is reached.
+    """
+    texts = _rationales(asking.asker, asking.rows, settings.tries)
+    made = {row.uid: text for row, text in zip(asking.rows, texts, strict=True) if text is not None}
     note(
-        f"{method.name}: {len(made)} of {len(chosen)} rationales led to the right answer and are shown beside {len(given)} that were given"
+        f"{name}: {len(made)} of {len(asking.rows)} rationales led to the right answer and are shown beside {len(asking.given)} that were given"
     )
-    if not made and not given:
-        message = f"none of the rationales written for {len(chosen)} labelled examples led to the right answer"
-        fix = "Give a few examples a rationale of your own, allow more tries, or leave 'bootstrap' out."
-        raise InputError(Problem(message, fix, field="bootstrap"))
     return [replace(row, rationale=made.get(row.uid, row.rationale)) for row in pool if row.uid in made or row.rationale is not None]
 
 

@@ -16,7 +16,7 @@ from ..values import KINDS as ALL_KINDS
 from ..values import Example, Kind
 from ._abstain import DESCRIPTION, Option, rule_of
 from ._bootstrap import DESCRIPTION as RATIONALES
-from ._bootstrap import BootstrapSettings, bootstrap_of, bootstrapped
+from ._bootstrap import BootstrapSettings, bootstrap_of
 from ._common import inputs_of, kind_of, label_order
 from ._folder import INDEX, ROWS, TEMPLATE_FILE, read_rows
 from ._long_input import LongInputSettings, long_input_of
@@ -198,8 +198,7 @@ class FewShot:
         inputs: Sequence[str] | None = None,
         kind: Kind | None = None,
     ) -> FewShotPredictor:
-        """Bind the template to the task and get ready to retrieve. Nothing is embedded or scored before the first query, but for the
-        rationales that `bootstrap` has the model write.
+        """Bind the template to the task and get ready to retrieve. Nothing is embedded or scored before the first query.
 
         Where the retriever is a DemoIndex, its rows are the pool.
         Raises InputError with all that does not fit together: template and kind, fields, labels without words.
@@ -210,9 +209,6 @@ class FewShot:
         template = self._template()
         # The rows of an index are on disk and may be many: without labels they are all read, with labels none.
         on_disk = hasattr(self.retriever, "examples")
-        if (settings := bootstrap_of(self.bootstrap)) is not None and not on_disk:
-            given = {"labels": labels, "inputs": inputs, "kind": kind}
-            pool = bootstrapped(self, settings, [e for e in pool if e.target is not None], given)
         pool = self.retriever.examples if on_disk else [e for e in pool if e.target is not None]
         kind = kind or self.kind or (kind_of(pool[:LOOKED_AT]) if template.generic else template.kind)
         inputs = tuple(inputs or self.inputs or inputs_of(pool, None) or template.inputs)
@@ -220,7 +216,12 @@ class FewShot:
         bound = bind(template, kind=kind, inputs=inputs, labels=order, words=self.words, channel="channel" in self.readouts)
         if self.answer is not None and kind != "answer":
             raise InputError(Problem(f"a record is an answer in words, and this task is of kind '{kind}'", "Leave it out.", field="answer"))
-        return FewShotPredictor(replace(self, inputs=inputs, answer=schema_of(self.answer)), bound, pool)
+        method = replace(self, inputs=inputs, answer=schema_of(self.answer))
+        if self.bootstrap is not None and not on_disk:
+            from ._bootstrapping import BootstrappingPredictor
+
+            return BootstrappingPredictor(method, bound, pool, {"labels": labels, "inputs": inputs, "kind": kind})
+        return FewShotPredictor(method, bound, pool)
 
     def _template(self) -> Template:
         from ..prompt import Template, template_folders

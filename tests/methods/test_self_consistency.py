@@ -170,6 +170,10 @@ def test_rationales_are_kept_where_their_answer_is_right(few_shot, tiny_lm):
         },
     )
     predictor = few_shot(lm, template=template(), bootstrap={"rows": 10, "tries": 2}).fit(pool)
+    planned = predictor.plan(["6 + 6"])
+    assert lm.asked == []  # neither fitting nor planning asks anything
+    assert planned.generated > predictor.plan(["6 + 6"]).generated == 6  # and it is counted once
+    predictor.prompt("6 + 6")
     assert {e.fields["question"]: e.rationale for e in predictor.pool} == {"1 + 1": "one and one", "2 + 2": "again", "5 + 5": "five twice"}
     asked = Counter(p.query.fields["question"] for p in lm.asked)
     assert asked == {"1 + 1": 1, "2 + 2": 2, "3 + 3": 2, "4 + 4": 2}  # only what failed is asked again
@@ -181,7 +185,10 @@ def test_rationales_are_kept_where_their_answer_is_right(few_shot, tiny_lm):
 def test_rows_are_drawn_with_the_seed_and_saved_with_their_rationales(few_shot, tiny_lm, tmp_path):
     pool = sums(*((f"{i} + 0", f"{i}", None) for i in range(6)))
     lm = Laid(tiny_lm, {f"{i} + 0": (f" First: r{i}\nThe answer is {i}.", []) for i in range(6)})
-    kept = [few_shot(lm, template=template(), bootstrap=3, seed=seed).fit(pool).pool for seed in (0, 0, 1)]
+    fitted = [few_shot(lm, template=template(), bootstrap=3, seed=seed).fit(pool) for seed in (0, 0, 1)]
+    for predictor in fitted:
+        predictor.prompt("7 + 7")
+    kept = [predictor.pool for predictor in fitted]
     assert [e.uid for e in kept[0]] == [e.uid for e in kept[1]]
     assert len(kept[0]) == 3
     assert {e.uid for e in kept[2]} != {e.uid for e in kept[0]}
@@ -195,15 +202,19 @@ def test_rows_are_drawn_with_the_seed_and_saved_with_their_rationales(few_shot, 
 def test_a_row_is_never_its_own_demonstration_while_its_rationale_is_written(few_shot, tiny_lm):
     pool = sums(("1 + 1", "2", "one and one"), ("1 + 1 ", "2", None), ("2 + 2", "4", "twos"))
     lm = Laid(tiny_lm, {"1 + 1 ": (" First: x\nThe answer is 2.", [])})
-    few_shot(lm, template=template(), bootstrap=3).fit(pool)
+    few_shot(lm, template=template(), bootstrap=3).fit(pool).prompt("3 + 3")
     assert "twos" in lm.asked[0].text
     assert "one and one" not in lm.asked[0].text  # a copy of the row
 
 
 def test_what_cannot_be_bootstrapped_says_why(few_shot, tiny_lm):
     pool = sums(("1 + 1", "2", None))
+    predictor = few_shot(Laid(tiny_lm, {"1 + 1": (" 3", [])}), template=template(), bootstrap=3).fit(pool)
     with pytest.raises(InputError, match="led to the right answer"):
-        few_shot(Laid(tiny_lm, {"1 + 1": (" 3", [])}), template=template(), bootstrap=3).fit(pool)
+        predictor.prompt("2 + 2")
+    (got,) = predictor.predict(["2 + 2"])
+    assert got.answer is None
+    assert "led to the right answer" in got.why
     with pytest.raises(InputError, match="no place for a rationale"):
         few_shot(bootstrap=3).fit(pool)
     with pytest.raises(InputError, match="language model"):
