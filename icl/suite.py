@@ -291,13 +291,11 @@ def _shared(places: Places) -> dict[str, Any]:
 def _check_cluster(places: Places, others: Mapping[str, Any]) -> None:
     """Raises InputError for what a run over a cluster cannot do."""
     on = places.get("on")
-    problems = [
-        Problem(f"'{on}' is no cluster", "Give ray, or ray://HOST:PORT.", field="on")
-        for _ in range(1)
-        if on and on != "ray" and not on.startswith("ray://")
-    ]
-    if on:
-        problems += [Problem("not over a cluster", "Do this on one machine.", field=name) for name, value in others.items() if value]
+    if not on:
+        return
+    problems = [Problem("not over a cluster", "Do this on one machine.", field=name) for name, value in others.items() if value]
+    if on != "ray" and not on.startswith("ray://"):
+        problems.append(Problem(f"'{on}' is no cluster", "Give ray, or ray://HOST:PORT.", field="on"))
     if problems:
         raise InputError(problems)
 

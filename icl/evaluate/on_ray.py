@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from .store import RunStore
 
 TRIES = 3
-"""A piece whose worker is lost is begun again so often."""
+"""A piece is begun so often before it is thought to be what its workers die of."""
+HIRED = 20
+"""Workers that may be lost while they get ready, for each that the cluster has room for."""
 PATIENCE_S = 300.0
 """How long the cluster may have no worker at all."""
 
@@ -95,6 +97,7 @@ class _Crew:
         self.at: dict[Any, tuple[Any, Piece | None]] = {}
         """What is awaited -> (the worker, its piece; None while it gets ready)."""
         self.idle: list[Any] = []
+        self.hired = 0
 
     def work(self, todo: list[Piece]) -> None:
         if not self.size:
@@ -136,6 +139,9 @@ class _Crew:
                 self.ray.kill(worker)
 
     def _hire(self) -> None:
+        self.hired += 1
+        if self.hired > HIRED * self.size:
+            raise Stopped("the cluster loses its workers before they get ready")
         worker = self.remote.remote(*self.given)
         self.at[worker.ready.remote()] = worker, None
 
