@@ -108,14 +108,19 @@ def _logistic(
     features: NDArray[np.float64], targets: Sequence[int], n_labels: int, c: float, counts: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """((n_labels, d), (n_labels,)) float64. counts: how much each row counts, by default 1."""
+    import warnings
+
     import numpy as np
 
     if n_labels == 1:
         return np.zeros((1, features.shape[1])), np.zeros(1)
     from sklearn.linear_model import LogisticRegression
 
-    # float64 and lbfgs: deterministic, and the optimum does not depend on the order of the rows beyond the solver's tolerance.
-    head = LogisticRegression(C=c, max_iter=2000).fit(features, np.asarray(targets), sample_weight=counts)
+    with warnings.catch_warnings():
+        # With few rows of many labels it asks whether this was not meant as a regression.
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        # float64 and lbfgs: deterministic, and the optimum does not depend on the order of the rows beyond the solver's tolerance.
+        head = LogisticRegression(C=c, max_iter=2000).fit(features, np.asarray(targets), sample_weight=counts)
     if n_labels == 2:  # sklearn keeps one row for two labels: its sigmoid is our softmax over (0, logit)
         return np.vstack([np.zeros_like(head.coef_), head.coef_]), np.concatenate([[0.0], head.intercept_])
     return head.coef_, head.intercept_

@@ -134,3 +134,10 @@ def test_an_encoder_without_weights_is_refused():
     rows = [Example(f"{i}-0", {"text": str(i)}, "ab"[i % 2]) for i in range(4)]
     with pytest.raises(InputError, match="no weights here"):
         Contrastive(Settings(), Elsewhere()).fit(rows)
+
+
+def test_a_head_on_few_rows_of_many_labels_warns_of_nothing():
+    targets = [i % 24 for i in range(30)]
+    vectors = np.eye(24, dtype=np.float32)[targets]
+    shares = fit_head("logistic", vectors, targets, 24).shares(vectors)  # a warning would be an error here
+    assert shares.argmax(axis=1).tolist() == targets
