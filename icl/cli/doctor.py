@@ -22,3 +22,8 @@ def doctor(
 
     for line in examine(model, device=device, dtype=dtype):
         say(line)
+    if model is None:
+        from ..evaluate.sandbox import missing
+
+        why = missing()
+        say(f"programs that a model wrote: {'can be run in a sandbox' if why is None else f'no sandbox here, so they are not run: {why}'}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from icl.cli import main
 from icl.errors import InputError
 from icl.evaluate import sandbox
 from icl.evaluate.sandbox import Limits, Outcome
@@ -261,6 +262,13 @@ def test_without_a_sandbox_nothing_is_run_and_it_says_what_is_missing(monkeypatc
     for call in (lambda: sandbox.run("print(1)"), lambda: sandbox.run_many(["print(1)"])):
         with pytest.raises(InputError, match="Operation not permitted"):
             call()
+
+
+def test_the_doctor_says_whether_there_is_a_sandbox(capsys, monkeypatch):
+    for why, said in ((None, "can be run in a sandbox"), ("no namespaces", "no sandbox here, so they are not run: no namespaces")):
+        monkeypatch.setattr(sandbox, "_missing", lambda why=why: why)
+        assert main(["doctor"]) == 0
+        assert said in capsys.readouterr().out
 
 
 def test_limits_are_positive():

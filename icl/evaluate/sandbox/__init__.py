@@ -22,7 +22,7 @@ from typing import Literal
 
 from ...errors import IclError, InputError, Problem
 
-__all__ = ["Limits", "Outcome", "SandboxError", "check", "run", "run_many"]
+__all__ = ["Limits", "Outcome", "SandboxError", "check", "missing", "run", "run_many"]
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 Status = Literal["passed", "failed", "time", "memory", "output"]
@@ -96,6 +96,11 @@ def check() -> None:
             "namespaces (sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0; in a container, its own leave to)."
         )
         raise InputError(Problem(f"there is no sandbox on this machine: {problem}", fix))
+
+
+def missing() -> str | None:
+    """What keeps programs from being shut in on this machine; None if nothing does."""
+    return _missing()
 
 
 @cache
