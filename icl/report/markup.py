@@ -122,3 +122,41 @@ class Section(NamedTuple):
     def html(self) -> Safe:
         heading = f'<h2 id="{self.key}-h">{escape(self.title)}</h2>'
         return Safe(f'<section id="{self.key}" aria-labelledby="{self.key}-h">{heading}{self.body}</section>' if self.body else "")
+
+
+_FIGURE = re.compile("<figure>.*?</figure>", re.DOTALL)
+_TABLE = re.compile('<div class="scroll".*?</table></div>', re.DOTALL)
+
+
+def n_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
+
+
+def fitted(sections: Sequence[Section], most: int) -> list[Section]:
+    """The parts with this many bytes at most together: of the largest ones the last figures are left out, then their last tables."""
+    sizes = sorted(n_bytes(section.body) for section in sections)
+    share, left = 0, most
+    for n, size in enumerate(sizes):  # what small parts do not need is left for the others
+        share = left // (len(sizes) - n)
+        if size > share:
+            break
+        left -= size
+    else:
+        return list(sections)
+    return [section if n_bytes(section.body) <= share else section._replace(body=_shortened(section.body, share)) for section in sections]
+
+
+def _shortened(body: str, most: int) -> str:
+    for kind, what in ((_FIGURE, "figures"), (_TABLE, "tables")):
+        found = list(kind.finditer(body))
+        n_left_out, excess = 0, n_bytes(body) + 200 - most
+        while found and excess > 0:
+            last = found.pop()
+            body = body[: last.start()] + body[last.end() :]
+            excess -= n_bytes(last[0])
+            n_left_out += 1
+        if n_left_out:
+            body += paragraph(f"{n_left_out:,} {what} are left out to keep the page small.", "note")
+        if excess <= 0:
+            return body
+    return paragraph("This part is left out to keep the page small.", "note")

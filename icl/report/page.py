@@ -10,9 +10,11 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 
 from ..errors import InputError
@@ -20,7 +22,7 @@ from ..evaluate.compare import StoredRun
 from ..evaluate.results import DECISION
 from ..files import read_text
 from .items import Packed, pack_items
-from .markup import Safe, Section, clean, esc, name, paragraph
+from .markup import Safe, Section, clean, esc, fitted, n_bytes, name, paragraph
 from .page_about import data_section, manifest_section, work_section
 from .page_answer import Answer, answer_section, default_answer
 from .page_differences import differences_section
@@ -33,9 +35,11 @@ from .plots import Crossing
 from .runs import Runs, Series, Source, best_of
 
 MOST = 2_900_000
-"""Characters of a page."""
+"""Bytes of a page."""
+_NAMES = re.compile('aria-labelledby="t(?P<key>[0-9a-f]+) d(?P=key)">.*?<desc id="d(?P=key)">', re.DOTALL)
+"""From a figure's reference to its title and description up to those."""
 LEAST_ITEMS = 200_000
-"""Characters that the items may have, however large the rest is."""
+"""Bytes that are kept free for the items, however large the rest is."""
 
 
 def report_page(sources: Sequence[Source], answer: Answer | None = None) -> str:
@@ -61,8 +65,9 @@ def report_page(sources: Sequence[Source], answer: Answer | None = None) -> str:
         data_section(runs),
         manifest_section(runs, stored),
     ]
-    rest = sum(len(section.body) for section in sections)
-    packed = pack_items(runs, stored, max(LEAST_ITEMS, MOST - rest - len(_asset("page.css")) - len(_asset("page.js")) - 20_000))
+    room = MOST - len(_asset("page.css")) - len(_asset("page.js")) - 20_000
+    sections = fitted(sections, room - LEAST_ITEMS)
+    packed = pack_items(runs, stored, room - sum(n_bytes(section.body) for section in sections))
     sections.insert(7, _items(packed, missing, _leader(runs)))
     top = f"{_head(runs)}{answer_section(shown) if shown else ''}{_notices(runs)}"
     return clean(_page(runs, top, [section for section in sections if section.body], packed))
@@ -163,9 +168,15 @@ def _page(runs: Runs, top: str, sections: Sequence[Section], packed: Packed) -> 
         '<meta name="referrer" content="no-referrer">\n'
         f"<title>{esc(title)} · icl</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n{top}\n"
         f'<nav aria-label="Parts of the page"><ul>{links}</ul></nav>\n'
-        + "\n".join(section.html() for section in sections)
+        + _numbered("\n".join(section.html() for section in sections))
         + f'\n</main>\n<script type="application/json" id="packed">{data}</script>\n<script>{script}</script>\n</body>\n</html>\n'
     )
+
+
+def _numbered(html: str) -> str:
+    """Figures that are the same have the same ids; on one page each needs its own."""
+    numbers = count()
+    return _NAMES.sub(lambda found: found[0].replace(found["key"], f"{found['key']}-{next(numbers)}"), html)
 
 
 @cache

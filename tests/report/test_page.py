@@ -15,6 +15,7 @@ import icl
 from icl.cli import main
 from icl.errors import InputError
 from icl.evaluate.store import RunStore
+from icl.report.items import pack_items
 from icl.report.markup import clean
 from icl.report.page import report_page
 from icl.report.page_training import trainings
@@ -359,8 +360,7 @@ def test_a_method_has_one_colour_in_every_run(run, other):
 
 def test_a_large_run_keeps_to_the_size(run, monkeypatch):
     full = report_page([run.source])
-    monkeypatch.setattr("icl.report.page.MOST", 0)
-    monkeypatch.setattr("icl.report.page.LEAST_ITEMS", 1_500)
+    monkeypatch.setattr("icl.report.page.pack_items", lambda runs, stored, most: pack_items(runs, stored, 1_500))
     page = Page(report_page([run.source])).check()
     assert re.search(r"\d+ of 24 items are listed", page.text)
     assert "listed for the first seed only" in page.text
@@ -370,6 +370,26 @@ def test_a_large_run_keeps_to_the_size(run, monkeypatch):
 @pytest.fixture(scope="module")
 def hostile_run(tmp_path_factory, model):
     return hostile_folder(tmp_path_factory.mktemp("hostile") / "run", model)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, model):
+    tasks = [{"name": f"t{n}", "train": rows(20, 1), "test": rows(12, 2)} for n in range(10)]
+    return run_of(tmp_path_factory.mktemp("many") / "run", model, tasks=tasks, methods=["majority", "zero_shot"], seeds=1, thresholds={})
+
+
+@pytest.mark.parametrize("most", [250_000, 140_000, 80_000])
+def test_a_page_of_many_tasks_keeps_to_the_size_too(many, monkeypatch, most):
+    """As many as there are: figures go first, then tables."""
+    whole = Page(report_page([many.source])).check()
+    assert "left out to keep the page small" not in whole.text
+    monkeypatch.setattr("icl.report.page.MOST", most)
+    monkeypatch.setattr("icl.report.page.LEAST_ITEMS", 20_000)
+    html = report_page([many.source])
+    page = Page(html).check()
+    assert len(html.encode()) <= most
+    assert "left out to keep the page small" in page.text
+    assert page.data["cells"] == whole.data["cells"], "the items are there all the same"
 
 
 def test_nothing_of_a_run_becomes_markup(hostile_run):
