@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from .errors import InputError, Problem, UnknownNameError
+from .evaluate.before import Places, Source, command_of, folders_of
 from .evaluate.check import load_suite
 from .evaluate.compare import Contender, StoredRun
 from .evaluate.compare import compare as compare_runs
@@ -15,7 +16,7 @@ from .evaluate.loading import MethodEntry
 from .evaluate.store import STORE
 from .plugins import Context, build, find, parse_spec
 from .report import comparison_table
-from .suite import Places, Run, Source, command_of, folders_of
+from .suite import Run
 from .suite import run as run_suite
 
 STAND_IN = "random"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
 from .errors import InputError, Problem, UnknownNameError
+from .evaluate.before import Places, Source, check_cluster, check_cost, command_of, data_reports, folders_of, shared, whole
 from .evaluate.check import load_suite
 from .evaluate.compare import keep_tests
 from .evaluate.loading import LoadedSuite
@@ -21,12 +21,11 @@ from .evaluate.loop import Schedule, Stopped, plan_cells, run_cells
 from .evaluate.manifest import differences
 from .evaluate.on_ray import run_on_ray
 from .evaluate.partial import keep_plan, partial_document
-from .evaluate.prepare import Prepared, prepare
+from .evaluate.prepare import prepare
 from .evaluate.results import MANIFEST, PAGE, REPORT, RESULTS, TIMING, assemble, timing, write_json
 from .evaluate.speed import cost_of_plan, requests_per_s, tokens_per_s
 from .evaluate.store import STORE, RunStore, refuse_if_busy
 from .files import read_text, write_text
-from .methods import model_of
 from .progress import note
 from .protocols import LanguageModel
 from .report import Answer, Shown, plan_table, run_html, table
@@ -34,26 +33,6 @@ from .values import Prediction, canonical_json
 
 FINE, FAILED, MISSED, PARTLY, INTERRUPTED = 0, 1, 3, 4, 130
 SUITE = "suite.yaml"
-REPORTED_ROWS = 5000
-"""Most rows to learn from that are embedded for the data report alone."""
-Source = str | Path | Mapping[str, Any]
-
-
-class Places(TypedDict, total=False):
-    """Where a suite's parts are looked for, beside the suite itself."""
-
-    templates: str | Path | Sequence[str | Path] | None
-    """Folders with templates of your own, searched first."""
-    plugins: Sequence[str | Path]
-    """Folders with selectors, metrics, … of your own; the Python in them is imported."""
-    data_root: str | Path | None
-    """Local copies of hub data sets."""
-    on: str | None
-    """`ray` or `ray://HOST:PORT`: over the machines of that Ray cluster, which must see the same files."""
-    cpus: float
-    """Of each worker of the cluster; default 1."""
-    gpus: float
-    """Of each worker of the cluster; default 0."""
 
 
 @dataclass(frozen=True)
@@ -237,8 +216,8 @@ def run(
     """
     started = time.perf_counter()
     loaded = _load(suite, limit, overrides, places)
-    _check_cost(loaded, max_cost)
-    _check_cluster(places, {"max_cost": max_cost, "retry_failed": retry_failed, "models": models, "schedule": schedule})
+    check_cost(loaded, max_cost)
+    check_cluster(places, {"max_cost": max_cost, "retry_failed": retry_failed, "models": models, "schedule": schedule})
     if retry_failed and out is None:
         raise InputError(Problem("there is nothing to try again in a new folder", "Name the run's folder with out (--out).", field="out"))
     folder = Path(out) if out is not None else new_folder(loaded.name)
@@ -254,9 +233,9 @@ def run(
         data: dict[str, list[str]] = {}
         interrupted, stopped = False, None
         try:
-            data = _data_reports(prepared, folder, in_time=schedule is not None)
+            data = data_reports(prepared, folder, in_time=schedule is not None)
             if on := places.get("on"):
-                how = {"suite": _whole(suite), "overrides": overrides, "seed": seed or 0, "limit": limit, "cache": cache, **_shared(places)}
+                how = {"suite": whole(suite), "overrides": overrides, "seed": seed or 0, "limit": limit, "cache": cache, **shared(places)}
                 run_on_ray(prepared, store, how, manifest, on, places.get("cpus", 1.0), places.get("gpus", 0.0))
             else:
                 run_cells(prepared, store, max_cost=max_cost, retry_failed=retry_failed, schedule=schedule)
@@ -277,55 +256,12 @@ def run(
     return done
 
 
-def _whole(suite: Source) -> Source:
-    return str(Path(suite).resolve()) if isinstance(suite, str | Path) and Path(suite).is_file() else suite
-
-
-def _shared(places: Places) -> dict[str, Any]:
-    """What a worker of a cluster loads the suite with: whole paths, since it starts in another folder."""
-    templates, plugins, root = folders_of(places.get("templates")), places.get("plugins", ()), places.get("data_root")
-    whole = [[str(Path(folder).resolve()) for folder in folders] for folders in (templates, plugins)]
-    return {"templates": tuple(whole[0]), "plugins": tuple(whole[1]), "data_root": str(Path(root).resolve()) if root else None}
-
-
-def _check_cluster(places: Places, others: Mapping[str, Any]) -> None:
-    """Raises InputError for what a run over a cluster cannot do."""
-    on = places.get("on")
-    if not on:
-        return
-    problems = [Problem("not over a cluster", "Do this on one machine.", field=name) for name, value in others.items() if value]
-    if on != "ray" and not on.startswith("ray://"):
-        problems.append(Problem(f"'{on}' is no cluster", "Give ray, or ray://HOST:PORT.", field="on"))
-    if problems:
-        raise InputError(problems)
-
-
 def write_page(done: Run) -> None:
     """The report beside the results. A run is done without it, so whatever goes wrong here is said and no more."""
     try:
         done.to_html(done.folder / PAGE)
     except Exception as error:
         note(f"{done.folder / PAGE}: not written: {type(error).__name__}: {error}")
-
-
-def _check_cost(loaded: LoadedSuite, max_cost: float | None) -> None:
-    """Raises InputError for a limit that is none, and for endpoints whose cost could not be told."""
-    if max_cost is None:
-        return
-    problems = (
-        [] if max_cost > 0 else [Problem(f"a cost limit of {max_cost} leaves nothing to spend", "Give more than 0.", field="max_cost")]
-    )
-    for n, entry in enumerate(loaded.suite.model_entries):
-        if entry.remote and entry.prices is None:
-            fix = "Give prices: {input: …, output: …} per million tokens, or run without --max-cost."
-            problems.append(loaded.problem(f"a cost limit needs the prices of '{entry.key}'", fix, "models", n))
-    for method in loaded.methods:
-        if method.spec.name == "saved" and "://" in model_of(loaded.folder / str(method.spec.settings["path"])):
-            fix = "Leave the method out, or run without --max-cost."
-            message = f"'{method.name}' asks an endpoint of its own, whose cost cannot be limited here"
-            problems.append(loaded.problem(message, fix, "methods", method.position))
-    if problems:
-        raise InputError(problems)
 
 
 def open_run(folder: str | Path, *, unfinished: bool = False, plugins: Sequence[Path] = ()) -> Run:
@@ -391,10 +327,6 @@ def _load(suite: Source, limit: int | None, overrides: Mapping[str, Any] | None,
     return load_suite(suite, overrides=overrides, templates=folders_of(places.get("templates")), plugins=places.get("plugins", ()))
 
 
-def folders_of(given: str | Path | Sequence[str | Path] | None) -> tuple[str | Path, ...]:
-    return () if given is None else (given,) if isinstance(given, str | Path) else tuple(given)
-
-
 @contextmanager
 def _opened(folder: Path) -> Iterator[RunStore]:
     """The store, open for writing. A new folder in which no run came to begin is removed again."""
@@ -431,49 +363,3 @@ def _start(store: RunStore, folder: Path, manifest: Mapping[str, Any], loaded: L
         write_text(
             folder / SUITE, read_text(file) if file is not None else json.dumps(loaded.as_dict(), ensure_ascii=False, indent=1) + "\n"
         )
-
-
-def _data_reports(prepared: Prepared, folder: Path, *, in_time: bool) -> dict[str, list[str]]:
-    """The data report of every task, written to data.json. in_time: the run has a time to keep, so no row is embedded for the report alone."""
-    from .data import report
-
-    encoder = prepared.encoders.get(prepared.loaded.suite.encoder)
-    reports, lines = {}, {}
-    for name, data in prepared.tasks.items():
-        # With the whole pool as a label budget every row is embedded anyway; else a report must not cost more than the run, and no money.
-        is_free = encoder is None or "://" not in encoder.name
-        is_cheap = (is_free and not in_time and len(data.task.train) <= REPORTED_ROWS) or "all" in prepared.loaded.suite.budgets
-        reports[name] = report(data.task, encoder if is_cheap else None)
-        lines[name] = reports[name].lines()
-        if encoder is not None and not is_cheap:
-            why = (
-                f"for more than {REPORTED_ROWS:,} rows"
-                if is_free and not in_time
-                else "in limited time"
-                if is_free
-                else "with a paid encoder"
-            )
-            lines[name].append(f"  diversity  not computed {why}; icl validate on the file shows it")
-    write_json(folder / REPORT, {name: {"lines": lines[name], **found.as_dict()} for name, found in reports.items()})
-    return lines
-
-
-def command_of(
-    loaded: LoadedSuite, folder: Path, limit: int | None, seed: int | None, overrides: Mapping[str, Any] | None, places: Places
-) -> str:
-    """The command line that goes on with a run."""
-    if loaded.doc.file is None:
-        return f"icl.run(…, out={str(folder)!r})"
-    words = ["icl", "run", loaded.source, "--out", str(folder)]
-    words += ["--limit", str(limit)] if limit is not None else []
-    words += ["--seed", str(seed)] if seed is not None else []
-    for key, value in (overrides or {}).items():
-        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
-    data_root = places.get("data_root")
-    named = (
-        ("--templates", folders_of(places.get("templates"))),
-        ("--plugins", places.get("plugins", ())),
-        ("--data-root", [data_root] if data_root else []),
-    )
-    words += [word for option, folders in named for each in folders for word in (option, str(each))]
-    return shlex.join(words)

@@ -1,0 +1,129 @@
+"""Before a run's first cell: where its parts are looked for, what cannot be, the reports on its data, and the command that does it again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from ..errors import InputError, Problem
+from ..methods import model_of
+from .loading import LoadedSuite
+from .prepare import Prepared
+from .results import REPORT, write_json
+
+Source = str | Path | Mapping[str, Any]
+REPORTED_ROWS = 5000
+"""Most rows to learn from that are embedded for the data report alone."""
+
+
+class Places(TypedDict, total=False):
+    """Where a suite's parts are looked for, beside the suite itself."""
+
+    templates: str | Path | Sequence[str | Path] | None
+    """Folders with templates of your own, searched first."""
+    plugins: Sequence[str | Path]
+    """Folders with selectors, metrics, … of your own; the Python in them is imported."""
+    data_root: str | Path | None
+    """Local copies of hub data sets."""
+    on: str | None
+    """`ray` or `ray://HOST:PORT`: over the machines of that Ray cluster, which must see the same files."""
+    cpus: float
+    """Of each worker of the cluster; default 1."""
+    gpus: float
+    """Of each worker of the cluster; default 0."""
+
+
+def check_cost(loaded: LoadedSuite, max_cost: float | None) -> None:
+    """Raises InputError for a limit that is none, and for endpoints whose cost could not be told."""
+    if max_cost is None:
+        return
+    problems = (
+        [] if max_cost > 0 else [Problem(f"a cost limit of {max_cost} leaves nothing to spend", "Give more than 0.", field="max_cost")]
+    )
+    for n, entry in enumerate(loaded.suite.model_entries):
+        if entry.remote and entry.prices is None:
+            fix = "Give prices: {input: …, output: …} per million tokens, or run without --max-cost."
+            problems.append(loaded.problem(f"a cost limit needs the prices of '{entry.key}'", fix, "models", n))
+    for method in loaded.methods:
+        if method.spec.name == "saved" and "://" in model_of(loaded.folder / str(method.spec.settings["path"])):
+            fix = "Leave the method out, or run without --max-cost."
+            message = f"'{method.name}' asks an endpoint of its own, whose cost cannot be limited here"
+            problems.append(loaded.problem(message, fix, "methods", method.position))
+    if problems:
+        raise InputError(problems)
+
+
+def whole(suite: Source) -> Source:
+    return str(Path(suite).resolve()) if isinstance(suite, str | Path) and Path(suite).is_file() else suite
+
+
+def shared(places: Places) -> dict[str, Any]:
+    """What a worker of a cluster loads the suite with: whole paths, since it starts in another folder."""
+    templates, plugins, root = folders_of(places.get("templates")), places.get("plugins", ()), places.get("data_root")
+    whole = [[str(Path(folder).resolve()) for folder in folders] for folders in (templates, plugins)]
+    return {"templates": tuple(whole[0]), "plugins": tuple(whole[1]), "data_root": str(Path(root).resolve()) if root else None}
+
+
+def check_cluster(places: Places, others: Mapping[str, Any]) -> None:
+    """Raises InputError for what a run over a cluster cannot do."""
+    on = places.get("on")
+    if not on:
+        return
+    problems = [Problem("not over a cluster", "Do this on one machine.", field=name) for name, value in others.items() if value]
+    if on != "ray" and not on.startswith("ray://"):
+        problems.append(Problem(f"'{on}' is no cluster", "Give ray, or ray://HOST:PORT.", field="on"))
+    if problems:
+        raise InputError(problems)
+
+
+def folders_of(given: str | Path | Sequence[str | Path] | None) -> tuple[str | Path, ...]:
+    return () if given is None else (given,) if isinstance(given, str | Path) else tuple(given)
+
+
+def data_reports(prepared: Prepared, folder: Path, *, in_time: bool) -> dict[str, list[str]]:
+    """The data report of every task, written to data.json. in_time: the run has a time to keep, so no row is embedded for the report alone."""
+    from ..data import report
+
+    encoder = prepared.encoders.get(prepared.loaded.suite.encoder)
+    reports, lines = {}, {}
+    for name, data in prepared.tasks.items():
+        # With the whole pool as a label budget every row is embedded anyway; else a report must not cost more than the run, and no money.
+        is_free = encoder is None or "://" not in encoder.name
+        is_cheap = (is_free and not in_time and len(data.task.train) <= REPORTED_ROWS) or "all" in prepared.loaded.suite.budgets
+        reports[name] = report(data.task, encoder if is_cheap else None)
+        lines[name] = reports[name].lines()
+        if encoder is not None and not is_cheap:
+            why = (
+                f"for more than {REPORTED_ROWS:,} rows"
+                if is_free and not in_time
+                else "in limited time"
+                if is_free
+                else "with a paid encoder"
+            )
+            lines[name].append(f"  diversity  not computed {why}; icl validate on the file shows it")
+    write_json(folder / REPORT, {name: {"lines": lines[name], **found.as_dict()} for name, found in reports.items()})
+    return lines
+
+
+def command_of(
+    loaded: LoadedSuite, folder: Path, limit: int | None, seed: int | None, overrides: Mapping[str, Any] | None, places: Places
+) -> str:
+    """The command line that goes on with a run."""
+    if loaded.doc.file is None:
+        return f"icl.run(…, out={str(folder)!r})"
+    words = ["icl", "run", loaded.source, "--out", str(folder)]
+    words += ["--limit", str(limit)] if limit is not None else []
+    words += ["--seed", str(seed)] if seed is not None else []
+    for key, value in (overrides or {}).items():
+        words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    data_root = places.get("data_root")
+    named = (
+        ("--templates", folders_of(places.get("templates"))),
+        ("--plugins", places.get("plugins", ())),
+        ("--data-root", [data_root] if data_root else []),
+    )
+    words += [word for option, folders in named for each in folders for word in (option, str(each))]
+    return shlex.join(words)
