@@ -12,8 +12,8 @@ import typer
 from ..errors import InputError, Problem
 from .options import Quiet
 from .output import be_quiet, say, tell
-from .train_classifier import CHECKPOINTS
 from .train_settings import settings_from
+from .trained import CHECKPOINTS
 
 if TYPE_CHECKING:
     from ..data import Task
