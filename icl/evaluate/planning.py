@@ -11,6 +11,9 @@ STEPS: tuple[tuple[int, int, int], ...] = (
 )  # fmt: skip
 """(test items, label budgets, draws): each step adds to one thing what the last one lacks most, so that no figure is far less sure than
 the others."""
+SHARE, LATE_SHARE, MANY = 2, 5, (150, 3, 3)
+"""A method joins where all of it takes at most so many times as long as without it; from the step `MANY` on the latter: more draws of cheap
+methods alone would not say whether to train. What takes still longer waits for the end, since nothing would grow before there is time for it."""
 FIRST_BUDGET = 256
 """The label budget that is compared first is the largest up to this; then smaller ones, then larger ones."""
 MORE_DRAWS = 5
@@ -32,7 +35,7 @@ class Estimate:
     money: float = 0.0
     """To answer one test item."""
     optional: bool = False
-    """Joins where it takes no longer than all others together, and there are two label budgets; the others are always compared."""
+    """Joins where it takes no longer than all others together (`SHARE`), and there are two label budgets; the others are always compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def ladder(offer: Offer) -> Iterator[Plan]:
             continue  # without a second label budget there is no crossover, so that comes first
         for one in sorted(waiting, key=lambda e: _cost(offer, replace(now, methods=(e.method,)))[0]):
             joined = _priced(offer, replace(now, methods=(*methods, one.method)))
-            if joined.seconds <= 2 * now.seconds:
+            if joined.seconds <= (LATE_SHARE if (items, n_budgets, seeds) >= MANY else SHARE) * now.seconds:
                 waiting.remove(one)
                 methods, now, last = joined.methods, joined, joined
                 yield now

@@ -48,6 +48,25 @@ def test_a_plan_costs_what_its_parts_cost():
     assert found.seconds == pytest.approx(5 + 0.01 * (50 + 30 + 256) + runs * 0.301 + zero_shot * 0.05)
 
 
+def test_where_prompts_are_cheap_all_methods_join_before_there_are_many_draws():
+    """On a fast machine everything but training is quick: ten draws of prompts alone would say nothing of training."""
+    fast = (estimate("majority", 0.001), estimate("zero_shot", 0.001, labels=False), estimate("knn-8", 0.002))
+    steps = list(
+        ladder(
+            offer(
+                *fast,
+                estimate("finetune", 0.02, fit=0.05, optional=True),
+                estimate("classifier", 0.001, fit=0.02, optional=True),
+                overhead=1.0,
+            )
+        )
+    )
+    first = {len(step.methods): step for step in reversed(steps)}
+    assert [(first[n].n_items, first[n].seeds) for n in (4, 5)] == [(150, 3), (150, 3)]
+    assert max(step.seeds for step in steps if len(step.methods) == 3) == 3
+    assert steps[-1].seeds == 10
+
+
 def test_an_expensive_method_waits_until_it_takes_no_more_than_the_others_together():
     without, with_it = offer(*CHEAP), offer()
     short = plan(with_it, 100)
@@ -61,7 +80,7 @@ def test_an_expensive_method_waits_until_it_takes_no_more_than_the_others_togeth
     for step in ladder(with_it):
         if "finetune" in step.methods:
             alone = next(p for p in ladder(without) if (p.n_items, p.budgets, p.seeds) == (step.n_items, step.budgets, step.seeds))
-            assert step.seconds <= 2 * alone.seconds
+            assert step.seconds <= (5 if (step.n_items, step.seeds) >= (150, 3) else 2) * alone.seconds
             break
     else:
         raise AssertionError("it never joins")
