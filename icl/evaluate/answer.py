@@ -78,7 +78,8 @@ class Findings:
     in_money: bool
     """Whether the methods' costs are compared in money, else in seconds."""
     prompt: str | None
-    """The best prompt at the largest budget, and the best trained method; None where none competed."""
+    """The best prompt at the largest budget, and the best trained method, whose costs are set against each other; the method that was chosen
+    stands for its side. None where none competed."""
     trained: str | None
     crossover: Crossover | None
     break_even: BreakEven | None
@@ -153,7 +154,7 @@ def answer(
         higher_is_better=higher,
     )
     means = {rival.name: rival.mean for rival in found.rivals}
-    prompt, trained = (_best(names, means, higher) for names in (sides.prompts, sides.trained))
+    prompt, trained = (found.winner if found.winner in names else _best(names, means, higher) for names in (sides.prompts, sides.trained))
     rows, items = _curve_rows(judged)
     return Findings(
         metric=metric,
@@ -278,7 +279,7 @@ def _cost(judged: _Judged, cells: Sequence[Cell], timing: Timing, query_s: float
 
 
 def _break_even(costs: Mapping[str, Cost], prompt: str | None, trained: str | None, prices: Prices | None) -> BreakEven | None:
-    """Of the best prompt and the best trained method, both at the largest label budget.
+    """Of a prompt and a trained method, both at the largest label budget.
 
     Seconds are measured with what prompts share computed once; whole prompts would take as much longer as they have more tokens.
     """
