@@ -80,6 +80,7 @@ def train_meta(
         on_epoch=on_point,
         checkpoint_every_s=settings.checkpoint_every,
     ).as_dict()
+    outer.peft_config["default"].base_model_name_or_path = base  # the folder of the weights here is none of its users' business
     with quiet_transformers():
         outer.save_pretrained(str(out), save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)  # a form to be filled in

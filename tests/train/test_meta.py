@@ -130,6 +130,7 @@ def test_an_adapter_comes_out(folder, tmp_path):
     before, after = icl.load_model(base), icl.load_model(base, adapter=tmp_path / "out")
     prompt, words = "Text: film\nLabel:", [" positive", " negative", " cup"]
     assert before.loglikelihoods([prompt], [words]) != after.loglikelihoods([prompt], [words])
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["base_model_name_or_path"] == base
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".json", ".safetensors"}
 
 
