@@ -346,6 +346,7 @@ def test_killed_fifty_times_at_random_moments(slow_suite):
 
 
 def test_ctrl_c_ends_cleanly_and_says_how_to_go_on(slow_suite):
+    edit(slow_suite, "seconds: 0.002", "seconds: 0.02")  # it must not be done before the signal comes
     process = start(slow_suite, "out")
     wait_for(slow_suite / "out", 50, process)
     process.send_signal(signal.SIGINT)
