@@ -17,14 +17,16 @@ from .encoder import train_encoder
 if TYPE_CHECKING:
     import torch
 
-FEWEST_STEPS, MOST_STEPS = 24, 1000
+FEWEST_STEPS, ENOUGH_STEPS, MOST_STEPS = 12, 24, 1000
 PASSES = 2
-"""How often each text is seen where the pool is large enough for more than the fewest steps."""
+"""How often each text is seen where the pool is large enough to need more than `ENOUGH_STEPS`."""
 
 
 def n_steps_for(n: int, batch: int) -> int:
-    """Steps for a pool of n texts."""
-    return min(max(FEWEST_STEPS, round(PASSES * n / batch)), MOST_STEPS)
+    """Steps for a pool of n texts: `ENOUGH_STEPS`, more where it takes more to see each text twice, fewer where the pool is so small that
+    every pair would have been encoded by then (n - 1 steps on n texts), as SetFit does once."""
+    enough = min(ENOUGH_STEPS, max(FEWEST_STEPS, n - 1))
+    return min(max(enough, round(PASSES * n / batch)), MOST_STEPS)
 
 
 def tune(

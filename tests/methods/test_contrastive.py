@@ -8,7 +8,7 @@ import torch
 
 from icl.errors import InputError
 from icl.methods._heads import CENTRES, fit_head, load_head, save_head
-from icl.train.contrastive import FEWEST_STEPS, MOST_STEPS, batches, contrastive_loss, n_steps_for, tune
+from icl.train.contrastive import ENOUGH_STEPS, FEWEST_STEPS, MOST_STEPS, batches, contrastive_loss, n_steps_for, tune
 
 
 def unit(n, d, seed=0):
@@ -49,6 +49,8 @@ def test_more_labels_than_a_step_has_room_for():
 
 def test_steps_grow_with_the_pool_and_not_without_end():
     assert n_steps_for(8, 32) == FEWEST_STEPS
+    assert n_steps_for(16, 32) == 15
+    assert n_steps_for(32, 32) == ENOUGH_STEPS
     assert n_steps_for(3200, 32) == 200
     assert n_steps_for(10**7, 32) == MOST_STEPS
 
