@@ -34,7 +34,9 @@ TUNED = ", tuned"
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     encoder: str | None = Field(None, description="The sentence encoder that tuning starts from; default: the suite's.")
-    steps: int | None = Field(None, ge=1, description="Training steps; default: 12 to 24, or as many as show each example twice, at most 1000.")
+    steps: int | None = Field(
+        None, ge=1, description="Training steps; default: 12 to 24, or as many as show each example twice, at most 1000."
+    )
     batch: int = Field(32, ge=4, description="Texts in a step; every pair of them counts.")
     learning_rate: float = Field(5e-5, gt=0, description="Largest step of the optimiser (AdamW); it warms up and falls to nothing.")
     temperature: float = Field(0.1, gt=0, description="Of the contrastive loss: the smaller, the more the hardest pairs count.")
