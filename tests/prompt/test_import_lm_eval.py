@@ -223,3 +223,39 @@ def test_a_file_that_is_included_gives_what_is_not_said_again(tmp_path):
     (found,), refused = lm_eval.read([tmp_path / "t.yaml", tmp_path / "_base.yaml"])
     assert refused == []
     assert found.suite["tasks"][0]["test"] == "hf:a/b/sub:test"
+
+
+PLAIN = {
+    "dataset_path": "d", "output_type": "multiple_choice", "test_split": "test", "doc_to_text": "{{q}}", "doc_to_target": 0,
+    "doc_to_choice": ["a", "b"],
+}  # fmt: skip
+BOMB = "task: t\na0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("task: t\nnum_fewshot: many\n", "a key of it has a value of another kind"),
+        ("task: t\nmetric_list: 5\n", "a key of it has a value of another kind"),
+        ("task: t\ndataset_kwargs: [1]\n", "a key of it has a value of another kind"),
+        ("task: t\ninclude: 5\n", "a key of it has a value of another kind"),
+        ("task: t\nwhen: 2024-13-45\n", "the file cannot be read"),
+        ("task: t\na: &a [*a]\n", "the file cannot be read"),
+        (BOMB, "the file cannot be read"),
+    ],
+)
+def test_one_bad_file_is_refused_and_the_others_are_taken(more, reason, tmp_path):
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(PLAIN) + more, encoding="utf-8")
+    (tmp_path / "good.yaml").write_text(yaml.safe_dump({**PLAIN, "task": "good", "include": None}), encoding="utf-8")
+    found, refused = lm_eval.read([tmp_path / "bad.yaml", tmp_path / "good.yaml"])
+    assert [each.name for each in found] == ["good"]
+    assert [each.reason for each in refused] == [reason]
+
+
+def test_tasks_of_one_name_do_not_write_over_each_other(tmp_path):
+    for n, name in enumerate(["same", "same", "Same", "a b", "a-b"]):
+        (tmp_path / f"{n}.yaml").write_text(yaml.safe_dump({**PLAIN, "task": name, "dataset_path": f"d{n}"}), encoding="utf-8")
+    found, _ = lm_eval.read(sorted(tmp_path.glob("*.yaml")))
+    paths = write(found, tmp_path / "to")
+    assert [path.stem for path in paths] == ["same", "same-2", "Same-3", "a-b", "a-b-2"]
+    assert [yaml.safe_load(path.read_text())["tasks"][0]["train"] for path in paths] == [f"hf:d{n}:test" for n in range(5)]

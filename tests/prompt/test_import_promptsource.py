@@ -137,3 +137,22 @@ def test_the_command_writes_what_it_took_and_lists_the_rest(tmp_path, capsys):
     assert "1 taken, 1 not taken" in err
     assert "generate_until" in err
     assert main(["import", "lm-eval", str(tmp_path / "nowhere.yaml")]) == 2
+
+
+def test_one_bad_template_is_refused_and_the_others_are_taken(tmp_path):
+    bad = {"metadata": 5, "metrics": {"metrics": 5}, "metric": {"metrics": [["Accuracy"]]}}
+    templates = [
+        f"  {n}: !Template\n    name: {n}\n    jinja: '{{{{a}}}} ||| {{{{b}}}}'\n    metadata: {json.dumps(m)}\n" for n, m in bad.items()
+    ]
+    good = "  good: !Template\n    name: good\n    jinja: '{{a}} ||| {{b}}'\n"
+    (tmp_path / "templates.yaml").write_text("dataset: tea\ntemplates:\n  five: 5\n" + "".join(templates) + good, encoding="utf-8")
+    found, refused = promptsource.read([tmp_path / "templates.yaml"])
+    assert [each.name for each in found] == ["tea-good"]
+    assert [each.reason for each in refused] == ["a key of it has a value of another kind"] * 4
+
+
+@pytest.mark.parametrize("more", ["when: 2024-13-45\n", "a: &a [*a]\n"])
+def test_a_file_that_is_no_yaml_is_refused(more, tmp_path):
+    (tmp_path / "templates.yaml").write_text("dataset: tea\ntemplates: {}\n" + more, encoding="utf-8")
+    found, refused = promptsource.read([tmp_path / "templates.yaml"])
+    assert (found, [each.reason for each in refused]) == ([], ["the file cannot be read"])

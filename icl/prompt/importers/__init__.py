@@ -15,9 +15,12 @@ from typing import Any
 import yaml
 
 from ...errors import InputError, Problem
-from ...files import write_text
+from ...files import MAX_YAML_NODES, write_text
 
-__all__ = ["Imported", "Refused", "reasons", "write"]
+__all__ = ["Imported", "Refused", "load", "own_name", "reasons", "write"]
+
+WRONG_KIND = "a key of it has a value of another kind"
+"""Why a task is refused whose file holds, say, a list where a number belongs."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,42 @@ class Refused:
 def reasons(refused: Sequence[Refused]) -> dict[str, int]:
     """Reason -> for how many tasks, the most frequent first."""
     return dict(Counter(each.reason for each in refused).most_common())
+
+
+def load(text: str, loader: type[yaml.SafeLoader]) -> Any:
+    """What a YAML file of others holds. Raises YAMLError; also for aliases that grow without end, and for a date or number that is none."""
+    reader = loader(text)
+    try:
+        node = reader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MAX_YAML_NODES:
+            raise yaml.YAMLError("it grows too large when its aliases are expanded")
+        return reader.construct_document(node)
+    except (ValueError, OverflowError) as error:
+        raise yaml.YAMLError(str(error)) from None
+    finally:
+        reader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes there are once all aliases are expanded. One that holds itself never ends."""
+    at = id(node)
+    if at not in known:
+        known[at] = MAX_YAML_NODES + 1
+        parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        known[at] = 1 + (sum(_size(part, known) for part in parts) if isinstance(node, yaml.CollectionNode) else 0)
+    return known[at]
+
+
+def own_name(name: str, taken: set[str]) -> str:
+    """The name, with a number behind it if another task has it (files of some systems differ by more than case). `taken` gets it."""
+    found, n = name, 1
+    while found.casefold() in taken:
+        n += 1
+        found = f"{name}-{n}"
+    taken.add(found.casefold())
+    return found
 
 
 def write(imported: Sequence[Imported], to: Path) -> list[Path]:

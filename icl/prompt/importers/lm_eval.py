@@ -17,7 +17,7 @@ import yaml
 from ...errors import InputError
 from ...files import read_text
 from ..columns import columns
-from . import Imported, Refused, literal, template_text
+from . import WRONG_KIND, Imported, Refused, literal, load, own_name, template_text
 
 _COLUMN = re.compile(r"\s*([A-Za-z_]\w*)\s*")
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -46,6 +46,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Imported], list[Refused]]:
     """Every task in these files. A file that only others include, and one that only groups tasks, is neither taken nor refused."""
     imported: list[Imported] = []
     refused: list[Refused] = []
+    taken: set[str] = set()
     for path in paths:
         name = path.stem
         try:
@@ -53,11 +54,15 @@ def read(paths: Sequence[Path]) -> tuple[list[Imported], list[Refused]]:
             if not isinstance(task.get("task"), str):
                 continue
             name = task["task"]
-            imported.append(_taken(task, path))
+            made = _taken(task, own_name(_SAFE.sub("-", name)[:80] or "task", names := set(taken)), path)
+            imported.append(made)
+            taken = names
         except _NotTaken as error:
             refused.append(Refused(name, str(error), str(path), error.detail))
         except (InputError, yaml.YAMLError, RecursionError) as error:
-            refused.append(Refused(name, "the file cannot be read", str(path), str(error).splitlines()[0]))
+            refused.append(Refused(name, "the file cannot be read", str(path), (str(error).splitlines() or [""])[0]))
+        except (TypeError, ValueError, AttributeError) as error:
+            refused.append(Refused(name, WRONG_KIND, str(path), (str(error).splitlines() or [""])[0]))
     return imported, refused
 
 
@@ -65,10 +70,10 @@ def _load(path: Path, depth: int = 0) -> dict[str, Any]:
     """The keys of a file, with those of the files it includes, which it overrides."""
     if depth > MOST:
         raise _NotTaken("its files include one another without end")
-    found = yaml.load(read_text(path), _Loader)
+    found = load(read_text(path), _Loader)
     if not isinstance(found, dict):
         return {}
-    included = found.pop("include", [])
+    included = found.pop("include", None) or []
     base: dict[str, Any] = {}
     for each in [included] if isinstance(included, str) else included:
         other = path.parent / each
@@ -78,7 +83,7 @@ def _load(path: Path, depth: int = 0) -> dict[str, Any]:
     return base | found
 
 
-def _taken(task: Mapping[str, Any], path: Path) -> Imported:
+def _taken(task: Mapping[str, Any], name: str, path: Path) -> Imported:
     if task.get("output_type") != "multiple_choice":
         raise _NotTaken(f"its output is {task.get('output_type') or 'not stated'}, and only multiple_choice is taken")
     if calls := [key for key, value in task.items() if _has_function(value)]:
@@ -86,7 +91,6 @@ def _taken(task: Mapping[str, Any], path: Path) -> Imported:
     for key in ("doc_to_image", "doc_to_audio", "use_prompt", "custom_dataset"):
         if task.get(key):
             raise _NotTaken(f"'{key}' is not known here")
-    name = _SAFE.sub("-", str(task["task"]))[:80]
     n_shots = int(task.get("num_fewshot") or 0)
     separator, delimiter = str(task.get("fewshot_delimiter", "\n\n")), str(task.get("target_delimiter", " "))
     description = str(task.get("description") or "")

@@ -17,7 +17,7 @@ import yaml
 from ...errors import InputError
 from ...files import read_text
 from ..columns import columns
-from . import Imported, Refused, template_text
+from . import WRONG_KIND, Imported, Refused, load, own_name, template_text
 
 _SAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _DRAWN = re.compile(r"\|\s*(?:choice|random)\b")
@@ -43,20 +43,24 @@ def read(paths: Sequence[Path]) -> tuple[list[Imported], list[Refused]]:
     """Every template in these files (`templates.yaml` of a data set)."""
     imported: list[Imported] = []
     refused: list[Refused] = []
-    taken: dict[str, int] = {}
+    taken: set[str] = set()
     for path in paths:
         try:
-            found = yaml.load(read_text(path), _Loader)
+            found = load(read_text(path), _Loader)
             templates = list(found["templates"].values())
             dataset = "/".join(str(part) for part in (found["dataset"], found.get("subset")) if part)
-        except (InputError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        except (InputError, yaml.YAMLError, KeyError, TypeError, AttributeError, RecursionError) as error:
             refused.append(Refused(path.parent.name, "the file cannot be read", str(path), (str(error).splitlines() or [""])[0]))
             continue
         for template in templates:
-            name = _SAFE.sub("-", f"{dataset}-{template.get('name')}".replace("/", "-"))[:70]
-            taken[name] = taken.get(name, 0) + 1
-            name = name if taken[name] == 1 else f"{name}-{taken[name]}"
-            made = _taken(template, dataset, name, path)
+            if not isinstance(template, dict):
+                refused.append(Refused(dataset, WRONG_KIND, str(path), "a template is no mapping"))
+                continue
+            name = own_name(_SAFE.sub("-", f"{dataset}-{template.get('name')}".replace("/", "-"))[:70], taken)
+            try:
+                made = _taken(template, dataset, name, path)
+            except (TypeError, ValueError, AttributeError) as error:
+                made = Refused(name, WRONG_KIND, str(path), str(error))
             (imported if isinstance(made, Imported) else refused).append(made)  # type: ignore[arg-type]
     return imported, refused
 
