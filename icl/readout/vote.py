@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 
 from .text import numbers_in
 
@@ -47,7 +47,9 @@ def answer_key(answer: str) -> str:
     text = " ".join(answer.casefold().split()).rstrip(".")
     numbers = numbers_in(text)
     if len(numbers) == 1 and not any(c.isalpha() for c in text):
-        return str(Decimal(numbers[0]).normalize() + 0)
+        exact = Context(prec=len(numbers[0]), Emax=MAX_EMAX, Emin=MIN_EMIN)  # by default only 28 digits of a number are kept
+        number = exact.normalize(Decimal(numbers[0]))
+        return str(number if number else abs(number))
     return text
 
 

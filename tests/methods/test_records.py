@@ -117,6 +117,8 @@ def test_records_are_compared_field_by_field():
     assert np.isnan(metric("field_match", [("no record", right), (None, right), ("[1]", right)])).all()
     assert share({"a": []}, {"a": []}) == {"a": 1.0}
     assert share({"a": ["x", "X "]}, {"a": ["x"]}) == {"a": 1.0}
+    assert share({"a": 10**400}, {"a": 1.5}) == {"a": 0.0}  # no float holds it
+    assert share({"a": 10**400}, {"a": 10**400}) == {"a": 1.0}
     assert record_of('Sure: {"a": {"b": 1}} and {"c": 2}') == {"a": {"b": 1}}
 
 

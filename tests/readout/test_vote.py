@@ -66,3 +66,10 @@ def test_many_votes_are_counts():
 def test_when_two_answers_are_one(one, other, same):
     assert same_answer(one, other) is same
     assert (answer_key(one) == answer_key(other)) is same
+
+
+def test_long_numbers_that_differ_are_not_one():
+    one, other = "9" * 40, "9" * 39 + "8"
+    assert not same_answer(one, other)
+    assert same_answer(one, f"${one}.00")
+    assert answer_key("0.00") == answer_key("-0")

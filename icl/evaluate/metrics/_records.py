@@ -30,7 +30,10 @@ def _alike(ours: Any, theirs: Any, tolerance: float) -> float:
     if isinstance(ours, bool) or isinstance(theirs, bool):
         return float(ours is theirs)
     if isinstance(ours, int | float) and isinstance(theirs, int | float):
-        return float(abs(ours - theirs) <= tolerance * abs(theirs))
+        try:
+            return float(ours == theirs or abs(ours - theirs) <= tolerance * abs(theirs))
+        except OverflowError:  # a whole number of more digits than a float can hold
+            return 0.0
     if isinstance(ours, str) and isinstance(theirs, str):
         return float(_folded(ours) == _folded(theirs))
     if isinstance(ours, list) and isinstance(theirs, list):
