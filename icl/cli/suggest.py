@@ -70,6 +70,8 @@ def suggest(
     known, by = pool_rows(pool, names, encoder) if pool is not None else ((), encoder or "minilm")
     label = names.label or "label"
     given = _given(file, names, known, label)
+    if pool is None and label not in (there := list(next(iter(given.rows.values()))[1])):
+        tell(f"{file} has no column '{label}' (it has {', '.join(there)}), so no row counts as labelled")
     predictors = [load(folder) for folder in how.predictor or ()]
     found = choose(
         given.unlabelled, budget, labelled=[*known, *given.labelled], by=how.by, encoder=by, predictors=predictors,

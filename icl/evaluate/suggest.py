@@ -207,7 +207,8 @@ def _unlike(rows: Sequence[Example], budget: int, old: NDArray[np.float32], new:
         for each, n_known in parted:
             if at < len(each) and len(found) < budget:
                 beside = f", beside {n_known:,} labelled" if n_known else ", none labelled" if n else ""
-                found.append(Suggestion(rows[each[at]], f"one of {len(each):,} rows alike{beside}"))
+                alike = f"one of {len(each):,} rows alike" if len(each) > 1 else "like no other row"
+                found.append(Suggestion(rows[each[at]], f"{alike}{beside}"))
         if len(found) >= budget:
             break
     return found

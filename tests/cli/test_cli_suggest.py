@@ -135,3 +135,9 @@ def test_rows_that_cannot_be_used_are_counted(icl_cli, sheet):
     (sheet.parent / "bare.csv").write_text('text,label\n" ",\n')
     with pytest.raises(InputError, match="1 × empty text"):
         read_part_labelled(sheet.parent / "bare.csv", {"text": "text"}, "label")
+
+
+def test_a_label_column_that_is_not_there_is_said(icl_cli, sheet):
+    said = "has no column 'lable' (it has text, label, reason), so no row counts as labelled"
+    assert said in icl_cli("index", "suggest", sheet, "--label", "lable", "--budget", 2).err
+    assert "no column" not in icl_cli("index", "suggest", sheet, "--budget", 2).err
