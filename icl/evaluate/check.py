@@ -16,7 +16,7 @@ from ..methods import readout_problems, refuse_without_labels
 from ..plugins import available, find, lacks, needs_model, parse_spec, settings_of
 from ..values import Kind, Spec
 from ..weights import CATALOGUE
-from .loading import LoadedSuite, MethodEntry, all_methods, apply_overrides, parse, problem_at, read_source
+from .loading import LoadedSuite, MethodEntry, all_methods, answer_problems, apply_overrides, parse, problem_at, read_source
 from .schema import DEFAULT_METRICS, LOCAL_OPTIONS, REMOTE_OPTIONS, ModelEntry, TaskEntry
 
 TABLES = (".csv", ".tsv")
@@ -220,6 +220,7 @@ def _tasks(loaded: LoadedSuite) -> Iterator[Problem]:
             yield from kind_problems(loaded, task, kind)
         for split, source in task.sources().items():
             yield from _source(loaded, task, source, "tasks", n, split)
+        yield from answer_problems(loaded, task, n)
         yield from template_problems(loaded, task, n)
 
 

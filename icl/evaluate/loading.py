@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import InputError, Problem, UnknownNameError, suggest
 from ..files import Path_, Yaml, packaged, read_yaml
+from ..methods import schema_of
 from ..plugins import find, parse_spec
 from ..values import Spec, digest
 from ..weights import CATALOGUE
@@ -129,6 +130,21 @@ def stage_encoders(retriever: Any) -> Iterator[str]:
 def source_name(source: Any) -> str:
     """What stands for a source of rows in a manifest."""
     return source if isinstance(source, str) else source.as_posix() if isinstance(source, Path) else f"<{type(source).__name__} in memory>"
+
+
+def answer_schema(loaded: LoadedSuite, entry: TaskEntry) -> dict[str, Any] | None:
+    """The schema of a task's records. Raises InputError for a file that is missing or holds none."""
+    schema: dict[str, Any] | None = schema_of(loaded.folder / entry.answer if isinstance(entry.answer, str) else entry.answer)
+    return schema
+
+
+def answer_problems(loaded: LoadedSuite, entry: TaskEntry, n: int) -> Iterator[Problem]:
+    """What is wrong with that schema. n: the place of the task."""
+    try:
+        answer_schema(loaded, entry)
+    except InputError as error:
+        for problem in error.problems:
+            yield problem if problem.file else loaded.problem(problem.message, problem.fix, "tasks", n, "answer")
 
 
 def list_suites() -> dict[str, Path]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, Problem, suggest
 from ..files import sha256_file
-from ..methods import schema_of
 from ..plugins import Context, build, find, needs_model
 from ..progress import note
 from ..protocols import Encoder, LanguageModel, MethodContext
@@ -23,7 +22,7 @@ from .cells import Cell, cells, chance_of, needs
 from .check import kind_problems, metrics_for
 from .crossed import levels_of
 from .derive import with_derived
-from .loading import LoadedSuite, MethodEntry, all_methods, problem_at, stage_encoders
+from .loading import LoadedSuite, MethodEntry, all_methods, answer_schema, problem_at, stage_encoders
 from .manifest import manifest
 from .schema import ModelEntry, TaskEntry
 
@@ -218,12 +217,6 @@ def prepare(
         raise InputError(dict.fromkeys(problems))
     encoders = _encoders(loaded)
     return Prepared(loaded, tasks, seed, limit, encoders, cache, models=models or {})
-
-
-def answer_schema(loaded: LoadedSuite, entry: TaskEntry) -> dict[str, Any] | None:
-    """The schema of a task's records. Raises InputError for a file that is missing or holds none."""
-    schema: dict[str, Any] | None = schema_of(loaded.folder / entry.answer if isinstance(entry.answer, str) else entry.answer)
-    return schema
 
 
 def _read(loaded: LoadedSuite, entry: TaskEntry, data_root: str | Path | None) -> Task:

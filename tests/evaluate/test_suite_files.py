@@ -223,3 +223,17 @@ def test_the_json_schema_knows_every_setting():
 
     walk(schema)
     assert all(r.removeprefix("#/$defs/") in schema["$defs"] for r in references)
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [(None, "the schema does not exist"), ("", "not JSON"), ("[]", "the schema of a record describes an object")],
+)
+def test_a_wrong_schema_of_records_is_found_before_any_data_is_read(tmp_path, schema, message):
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "a", "record": "{}"}\n')
+    if schema is not None:
+        (tmp_path / "s.json").write_text(schema)
+    task = "{name: r, train: train.jsonl, test: test.jsonl, kind: answer, label: record, template: record, answer: s.json}"
+    (tmp_path / "s.yaml").write_text(f"models: []\ntasks:\n  - {task}\nmethods: [majority]\nmetrics: [field_match]\n")
+    assert any(p.message.startswith(message) for p in problems(tmp_path / "s.yaml"))
