@@ -224,8 +224,10 @@ class _Running:
                 self.store.add_work(cell.key, counts)
 
     def _save(self, predictor: Any, cell: Cell, path: str) -> str | None:
-        """Where it was saved; None where its calibration is transductive, or that or a threshold could not be fitted: then there is nothing
-        to ship."""
+        """Where it was saved; None where its calibration is transductive, or that or a threshold could not be fitted, or no rationale came out
+        right: then there is nothing to ship."""
+        if getattr(predictor, "unusable", None) is not None:
+            return None
         calibration, abstaining = (getattr(predictor, name, None) for name in ("calibration", "abstaining"))
         if (calibration is not None and not calibration.can_save) or (abstaining is not None and abstaining.failed is not None):
             return None

@@ -38,6 +38,12 @@ class BootstrappingPredictor(FewShotPredictor):
             return [unscored(query, self._why) for query in queries_of(queries, self.inputs)]
         return super().predict(queries)
 
+    @property
+    def unusable(self) -> str | None:
+        """Why there is nothing to show or to save: no rationale led to a right answer."""
+        self._complete()
+        return self._why
+
     def prompts(self, queries: Sequence[Any]) -> list[Prompt]:
         self._complete()
         self._raise_if_none()

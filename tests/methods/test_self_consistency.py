@@ -219,3 +219,20 @@ def test_what_cannot_be_bootstrapped_says_why(few_shot, tiny_lm):
         few_shot(bootstrap=3).fit(pool)
     with pytest.raises(InputError, match="language model"):
         few_shot(None, template=template(), bootstrap=3).fit(pool)
+
+
+def test_a_run_goes_on_where_no_rationale_is_right(model_folder, encoder_folder, tmp_path):
+    (tmp_path / "sums.jinja").write_text(SUMS)
+    rows = [{"question": f"{i} + {i}", "answer": "no number is this"} for i in range(8)]
+    options = {"shots": 2, "max_new_tokens": 4, "format": "plain", "template": str(tmp_path / "sums.jinja")}
+    suite = {
+        "models": [{"model": str(model_folder), "name": "tiny"}],
+        "encoder": str(encoder_folder),
+        "tasks": [{"name": "sums", "train": rows[:4], "test": rows[4:], "kind": "answer", "input": "question", "label": "answer", "template": str(tmp_path / "sums.jinja")}],
+        "methods": [{"name": "made", "few_shot": {**options, "bootstrap": 2}}, {"name": "plain", "few_shot": options}],
+        "metrics": ["exact_match"],
+    }  # fmt: skip
+    run = icl.run(suite, out=tmp_path / "run")
+    assert {r["method"] for r in run.results} == {"made", "plain"}
+    assert not list((tmp_path / "run" / "predictors").glob("made*"))
+    assert list((tmp_path / "run" / "predictors").glob("plain*"))
