@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from ..errors import InputError, Problem
+from ..errors import InputError, Problem, suggest
 from ..progress import progress
 from ..protocols import Encoder
 from ..seeds import rng_for
@@ -78,10 +78,15 @@ def label_errors(
     those that pass their thresholds, as theirs; a row that passes none counts nowhere, and a label of which no row counts is taken to be right.
 
     What stands first is unlike the rows of its label: a wrong label, or a rare use of a right one. Look before you change it.
-    Raises InputError for rows that are not classified, for fewer than two labels with two rows each, and for fewer than two parts.
+    Raises InputError for rows that are not classified, for fewer than two labels with two rows each, for fewer than two parts
+    and for a head that is not known.
     """
     import numpy as np
 
+    from ..methods._heads import HeadKind as Known
+
+    if head not in get_args(Known):
+        raise InputError(Problem(f"there is no head named '{head}'", suggest(head, get_args(Known)), field="head"))
     rows = _judged(examples, folds)
     counts = Counter(label for _, label in {(normalised_text(embedded_text(row.fields)), str(row.target)) for row in rows})
     kept = [row for row in rows if counts[str(row.target)] > 1]

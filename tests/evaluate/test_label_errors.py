@@ -145,6 +145,8 @@ def test_what_cannot_be_judged_is_said():
     assert len(error.value.problems) == 2
     with pytest.raises(InputError, match="nothing to tell apart"):
         label_errors(rows[5:15], encoder=Table())
+    with pytest.raises(InputError, match="no head named 'logistics'"):
+        label_errors([Example("1", {"text": "a 1"}, target="x")], encoder=Table(), head="logistics")
     with pytest.raises(InputError, match="choices"):
         label_errors([Example("u-0", {"text": "a"}, "x", ("x", "y"))], encoder=Table())
 
