@@ -126,6 +126,8 @@ def guess(file: Path, inputs: Sequence[str] = (), label: str | None = None) -> G
     Raises InputError if a named column is missing or nothing fits; it describes every column.
     """
     columns, n_rows = look(file)
+    if not n_rows:
+        raise InputError(Problem("there is no row", "Give at least one row of data (below the header line, in CSV and TSV).", str(file)))
     for name in (*inputs, *((label,) if label else ())):
         if name not in columns:
             raise InputError(Problem(f"there is no column '{name}'", suggest(name, columns), str(file), 1, name))

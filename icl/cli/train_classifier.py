@@ -11,7 +11,7 @@ import typer
 from ..errors import InputError, Problem
 from .options import Quiet
 from .output import be_quiet, tell
-from .trained import CHECKPOINTS, check_out, say_heading, say_next, say_point, tell_task, tell_training
+from .trained import CHECKPOINTS, check_judges, check_out, say_heading, say_next, say_point, tell_task, tell_training
 
 if TYPE_CHECKING:
     from ..data import Task
@@ -108,4 +108,5 @@ def _task(train: Path, eval: Path | None, names: Names) -> Task:
         )
     task = Task.load(train, dev=eval, kind="classify", input=list(found.inputs), label=found.label, holdout=0)
     tell_task(task)
+    check_judges(task, eval)
     return task

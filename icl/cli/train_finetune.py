@@ -10,7 +10,7 @@ import typer
 
 from .options import Quiet, Templates
 from .output import be_quiet, tell
-from .trained import CHECKPOINTS, check_out, say_heading, say_next, say_point, tell_task, tell_training
+from .trained import CHECKPOINTS, check_judges, check_out, say_heading, say_next, say_point, tell_task, tell_training
 
 if TYPE_CHECKING:
     from ..data import Task
@@ -128,4 +128,5 @@ def _task(train: Path, eval: Path | None, prompted: Prompted) -> Task:
     inputs = fields_and_columns(prompted.input) if prompted.input else list(found.inputs)
     task = Task.load(train, dev=eval, kind=found.kind, input=inputs, label=found.label, choices=found.choices, holdout=0)
     tell_task(task)
+    check_judges(task, eval)
     return task

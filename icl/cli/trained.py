@@ -30,6 +30,20 @@ def tell_task(task: Task) -> None:
         tell(f"{len(task.rejected)} rows cannot be used: " + ", ".join(f"{n} × {reason}" for reason, n in task.reasons.items()))
 
 
+def check_judges(task: Task, file: Path | None) -> None:
+    """Rows of --eval that can judge: none with a label of the training rows would mean that, unseen, no epoch is judged."""
+    if file is None or task.kind != "classify":
+        return
+    learned = {row.target for row in task.train}
+    if not any(row.target in learned for row in task.dev):
+        found = ", ".join(sorted({repr(row.target) for row in task.dev})[:6]) or "none"
+        raise InputError(
+            Problem(
+                f"no row of it has a label that there is to learn; its labels: {found}", "Give rows with the labels of --train.", str(file)
+            )
+        )
+
+
 def say_heading() -> None:
     """Over the points of the curve."""
     say(_line("epoch", "steps", "loss", "eval loss", "accuracy"))
