@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
+from .. import patterns
 from ..errors import InputError, Problem
 from ..files import Yaml, load_yaml, validate_model
 from ..values import Kind
@@ -98,11 +99,8 @@ def extract_problem(extract: str) -> str | None:
     """What is wrong with an `extract` key; None if nothing."""
     if extract in EXTRACTORS or (extract.startswith("json:") and extract != "json:"):
         return None
-    try:
-        groups = re.compile(extract).groups
-    except (re.error, RecursionError, OverflowError) as error:
-        return f"not a regular expression: {error}"
-    return None if groups == 1 else f"neither an extractor ({', '.join(EXTRACTORS)}) nor a regular expression with one group"
+    names = f"neither an extractor ({', '.join(EXTRACTORS)}) nor a regular expression with one group"
+    return patterns.problem(extract) or (names if patterns.problem(extract, groups=1) else None)
 
 
 def word_problems(words: Any) -> list[tuple[str, str, str]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
+from .. import patterns
 from ..errors import UnknownNameError
 from ..values import canonical_json
 
@@ -101,7 +102,10 @@ def read_answer(text: str, *, stop: Sequence[str] = (), extract: str | None = No
         return None, "the model wrote nothing"
     if extract is None:
         return text, None
-    answer = extractor(extract)(text)
+    try:
+        answer = extractor(extract)(text)
+    except patterns.TooSlow:
+        return None, f"the expression {extract!r} took longer than {patterns.SECONDS:g} s on what the model wrote, and was given up"
     return (answer, None) if answer else (None, _why_unread(extract, text))
 
 
@@ -121,14 +125,14 @@ def extractor(name: str) -> Callable[[str], str | None]:
     if name.startswith(JSON_FIELD) and len(name) > len(JSON_FIELD):
         return partial(_json_field, path=name.removeprefix(JSON_FIELD).split("."))
     try:
-        pattern = re.compile(name, re.MULTILINE)
-    except re.error:
+        pattern = patterns.compiled(name, "m")
+    except ValueError:
         pattern = None
     if pattern is None or pattern.groups != 1:
         raise UnknownNameError("extractor (nor is it a regular expression with one group)", name, EXTRACTORS, field="extract")
 
     def first_group(text: str) -> str | None:
-        match = pattern.search(text)
+        match = patterns.search(pattern, text)
         return match.group(1).strip() if match and match.group(1) is not None else None
 
     return first_group
@@ -177,13 +181,8 @@ def _json(text: str) -> str | None:
 
 def _json_object(text: str) -> str | None:
     """The first whole JSON object, as canonical JSON."""
-    decoder = json.JSONDecoder()
-    for start in (m.start() for m in re.finditer(r"\{", text)):
-        try:
-            return canonical_json(decoder.raw_decode(text, start)[0])
-        except (ValueError, RecursionError):
-            continue
-    return None
+    found = next(_json_values(text, "{"), None)
+    return None if found is None else canonical_json(found)
 
 
 def _json_field(text: str, path: Sequence[str]) -> str | None:
@@ -205,13 +204,31 @@ def _plain(value: Any) -> str:
 
 def _json_value(text: str) -> Any:
     """The first whole JSON object or array in a text; None if there is none."""
-    decoder = json.JSONDecoder()
-    for start in (m.start() for m in re.finditer(r"[{\[]", text)):
-        try:
-            return decoder.raw_decode(text, start)[0]
-        except (ValueError, RecursionError):
+    return next(_json_values(text, "{["), None)
+
+
+Decode: TypeAlias = Callable[[str, int], tuple[Any, int]]
+_DECODE: Decode = json.JSONDecoder().raw_decode
+
+
+def _json_values(text: str, openings: str, decode: Decode = _DECODE) -> Iterator[Any]:
+    """What can be read as JSON from each place where one of the opening brackets stands, in order.
+
+    A text of brackets that never close would be read again from each of them. So it is given up when as much has been read in vain as
+    `READ_AGAIN` times the text. decode: (text, start) -> (value, end), with the errors of `json`.
+    """
+    left = READ_AGAIN * len(text)
+    for start, letter in enumerate(text):
+        if letter not in openings:
             continue
-    return None
+        if left <= 0:
+            return
+        try:
+            yield decode(text, start)[0]
+        except json.JSONDecodeError as error:
+            left -= error.pos - start + 1
+        except (ValueError, RecursionError):  # digits without end, brackets too deep: where it gave up is not said
+            left -= len(text) - start
 
 
 EXTRACTORS: Mapping[str, Callable[[str], str | None]] = {
@@ -223,6 +240,8 @@ EXTRACTORS: Mapping[str, Callable[[str], str | None]] = {
     "json_object": _json_object,
 }
 JSON_FIELD = "json:"
+READ_AGAIN = 50
+"""How often the length of a text may be read in vain while JSON is looked for in it."""
 _REASONS: Mapping[str, str] = {
     "first_line": "the model wrote no line with anything in it",
     "last_number": "there is no number in what the model wrote",

@@ -14,6 +14,7 @@ import tiny
 from rouge_score.rouge_scorer import RougeScorer
 
 import icl
+from icl import patterns
 from icl.errors import InputError, MissingExtraError
 from icl.evaluate import load_suite
 from icl.evaluate.metrics import _answers, _squad
@@ -220,7 +221,7 @@ def test_valid_json():
     assert values("valid_json", cases[:1], keys=["a", "b"]) == [0]
 
 
-def test_word_coverage():
+def test_word_coverage(monkeypatch):
     cases = [
         ("A skier skis down the mountain.", {"concepts": "ski, mountain, skier"}),
         ("New  York-style", {"concepts": "new york; style"}),
@@ -234,6 +235,9 @@ def test_word_coverage():
     e2e = [("Blue Spice is in the city centre.", {"a": "name[Blue Spice], eatType[coffee shop], area[city centre]"})]
     assert values("word_coverage", e2e, field="a", pattern=r"\[([^\]]*)\]") == [pytest.approx(2 / 3)]
     assert values("word_coverage", [("Dear Ann, thanks", "x")], words=["dear", "kind regards"]) == [0.5]
+    monkeypatch.setattr(patterns, "SECONDS", 0.05)  # an expression that never ends: that item is not scored, the next one is
+    slow = [("tea", {"a": "a" * 5000 + "!"}), ("tea", {"a": "tea"})]
+    assert values("word_coverage", slow, field="a", pattern="((?:a+|tea)+)$") == pytest.approx([float("nan"), 1], nan_ok=True)
     for wrong in ({}, {"pattern": "(a)"}, {"field": "a", "pattern": "a"}, {"field": "a", "pattern": "("}):
         with pytest.raises(InputError):
             metric("word_coverage", **wrong)

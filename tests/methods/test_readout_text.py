@@ -1,9 +1,13 @@
 """What generating models write, read as labels and answers."""
 
+import json
+
 import pytest
 
+from icl import patterns
 from icl.errors import InputError
 from icl.readout import cut_thoughts, numbers_in, read_answer, read_label
+from icl.readout.text import READ_AGAIN, _json_values
 
 SENTIMENT = {"negative": ("terrible", "bad"), "positive": ("great",)}
 LETTERS = {"a dog": ("A", "a dog"), "Paris": ("B", "Paris"), "two": ("C", "two")}
@@ -136,3 +140,42 @@ def test_numbers_in_a_text(text, numbers):
 def test_an_unusable_extractor_is_refused(extract):
     with pytest.raises(InputError, match="first_line"):
         read_answer("x", extract=extract)
+
+
+def test_an_expression_that_never_ends_is_given_up(monkeypatch):
+    """Counted with its reason, and the next text is read."""
+    monkeypatch.setattr(patterns, "SECONDS", 0.05)
+    answer, why = read_answer("a" * 5000 + "!", extract="(a+)+$")
+    assert answer is None
+    assert "took longer than 0.05 s" in why
+    assert read_answer("baa", extract="b(a+)+$") == ("aa", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("[" * 3000, None),
+        ('{"a": [1, ' * 1000, None),
+        ('{"a": ' * 1000 + "1", None),
+        ("\\frac{a}{b} " * 500 + '{"a": 1}', {"a": 1}),
+        ('{"items": [{"a": 1}, {"b": ', {"a": 1}),
+        ('{"say": "no [brackets] here", oops [1]', [1]),
+    ],
+)
+def test_json_is_looked_for_with_little_work(text, first):
+    """Characters read in vain are counted: a text of brackets that never close would be read again from each of them."""
+    work = 0
+
+    def decode(text, start):
+        nonlocal work
+        try:
+            return json.JSONDecoder().raw_decode(text, start)
+        except json.JSONDecodeError as error:
+            work += error.pos - start + 1
+            raise
+        except RecursionError:
+            work += len(text) - start
+            raise
+
+    assert next(_json_values(text, "{[", decode), None) == first
+    assert work <= (READ_AGAIN + 1) * len(text)

@@ -3,7 +3,7 @@
 import pytest
 from retrieve_samples import HashEncoder, example, pool_of
 
-from icl import DemoIndex
+from icl import DemoIndex, patterns
 from icl.errors import InputError
 from icl.retrieve import Filter, build_retriever
 from icl.retrieve.pools import LivePool
@@ -101,8 +101,15 @@ def test_personal_data_leaves_ordinary_numbers():
     assert [hit.example.fields["text"] for hit in retriever("personal_data", rows)([QUERY], 99)[0]] == HARMLESS
     own = {"personal_data": {"patterns": {"order": r"order \d+"}}}
     assert len(retriever(own, rows)([QUERY], 99)[0]) == len(HARMLESS) - 1
-    with pytest.raises(InputError, match="'order' is no regular expression"):
+    with pytest.raises(InputError, match="'order' is not a regular expression"):
         retriever({"personal_data": {"patterns": {"order": "("}}}, rows)
+
+
+def test_a_pattern_that_never_ends_leaves_the_row_out(monkeypatch):
+    monkeypatch.setattr(patterns, "SECONDS", 0.05)
+    rows = [example("a" * 5000 + "!"), example("tea")]
+    stage = retriever({"personal_data": {"patterns": {"name": "(a+)+$"}}}, rows)
+    assert [hit.example for hit in stage([QUERY], 9)[0]] == rows[1:]
 
 
 def test_reciprocal_rank_fusion_by_its_formula(pool):

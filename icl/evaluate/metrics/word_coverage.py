@@ -6,6 +6,7 @@ import re
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ... import patterns
 from ...plugins import Context
 from ...values import Example, field_text
 from ._answers import PerAnswer, words_of
@@ -29,12 +30,8 @@ class Settings(BaseModel):
     @field_validator("pattern")
     @classmethod
     def _one_group(cls, value: str | None) -> str | None:
-        try:
-            groups = 1 if value is None else re.compile(value).groups
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        if groups != 1:
-            raise ValueError("the expression needs exactly one group")
+        if value is not None and (problem := patterns.problem(value, groups=1)):
+            raise ValueError(problem)
         return value
 
     @model_validator(mode="after")
@@ -47,10 +44,14 @@ class Settings(BaseModel):
 
 
 def build(settings: Settings, context: Context) -> PerAnswer:
-    """An item of which nothing is required is not scored. Compared word by word, case-folded, punctuation left out."""
+    """An item of which nothing is required is not scored, nor is one whose field keeps the pattern busy for too long. Compared word by
+    word, case-folded, punctuation left out."""
 
     def value(answer: str, example: Example) -> float:
-        required = required_of(settings, example)
+        try:
+            required = required_of(settings, example)
+        except patterns.TooSlow:
+            return float("nan")
         words = words_of(answer)
         found = [stands_in(phrase, words, settings.inflected) for phrase in required]
         return sum(found) / len(found) if found else float("nan")
@@ -59,11 +60,11 @@ def build(settings: Settings, context: Context) -> PerAnswer:
 
 
 def required_of(settings: Settings, example: Example) -> list[list[str]]:
-    """The phrases required of an item's answer, each as words; every phrase once."""
+    """The phrases required of an item's answer, each as words; every phrase once. Raises patterns.TooSlow."""
     phrases = list(settings.words)
     if settings.field is not None:
         text = field_text(example.fields.get(settings.field, ""))
-        phrases += re.findall(settings.pattern, text) if settings.pattern is not None else _SEPARATORS.split(text)
+        phrases += patterns.find_all(patterns.compiled(settings.pattern), text) if settings.pattern is not None else _SEPARATORS.split(text)
     return [list(words) for words in dict.fromkeys(tuple(words_of(phrase)) for phrase in phrases) if words]
 
 
