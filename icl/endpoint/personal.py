@@ -10,11 +10,15 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 PersonalKind = Literal["email", "phone", "card", "iban", "ip", "ssn"]
 KINDS: tuple[PersonalKind, ...] = ("email", "iban", "card", "ip", "ssn", "phone")
 """In the order they are looked for: an account number holds what looks like a telephone number."""
+Piece: TypeAlias = tuple[str, int, int]
+"""(kind, start, end) in a text."""
+Recogniser: TypeAlias = Callable[[str], Sequence[Piece]]
+"""Finds more than the patterns here do; of pieces that overlap the first counts."""
 _EMAIL = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")
 # With a country code, or in groups that no date, amount or order number is written in.
 _PHONE = re.compile(
@@ -52,6 +56,8 @@ class Hidden:
     """`[EMAIL_1]` -> the address."""
     counts: Counter[str] = field(default_factory=Counter)
     """Kind -> pieces replaced."""
+    more: Recogniser | None = None
+    """Asked about what the patterns leave."""
 
     def hide(self, text: str, taken: str = "") -> str:
         """The text with stand-ins. taken: text whose own brackets may not be used as stand-ins."""
@@ -59,7 +65,22 @@ class Hidden:
             for start, end in sorted(found(kind, text), reverse=True):
                 text = text[:start] + self._stand_in(kind, text[start:end], taken + text) + text[end:]
                 self.counts[kind] += 1
+        if self.more is not None:
+            for what, start, end in sorted(self._further(text), key=lambda piece: -piece[1]):
+                text = text[:start] + self._stand_in(what, text[start:end], taken + text) + text[end:]
+                self.counts[what] += 1
         return text
+
+    def _further(self, text: str) -> list[Piece]:
+        """What the recogniser finds, without what overlaps: stand-ins are no personal data, whatever they look like."""
+        assert self.more is not None
+        taken = [(m.start(), m.end()) for name in self.stands_for for m in re.finditer(re.escape(name), text)]
+        kept: list[Piece] = []
+        for kind, start, end in self.more(text):
+            if start < end and all(end <= left or right <= start for left, right in taken):
+                kept.append((kind, start, end))
+                taken.append((start, end))
+        return kept
 
     def _stand_in(self, kind: str, piece: str, taken: str) -> str:
         known = next((name for name, value in self.stands_for.items() if value == piece), None)

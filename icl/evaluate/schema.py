@@ -28,6 +28,9 @@ class Prices(Strict):
     cached: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="Of input that the provider has in its cache; default: input."
     )
+    cache_write: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Of input that the provider stores in its cache; default: input. For break-even alone."
+    )
 
 
 class ModelEntry(Strict):
@@ -64,8 +67,11 @@ class ModelEntry(Strict):
     mark_cache: bool = Field(
         False, description="Endpoints: mark up to where prompts are shared, for providers that cache only what is marked (cache_control)."
     )
-    personal_data: Literal["send", "replace"] = Field(
-        "send", description="Endpoints: whether e-mail addresses, account, card and telephone numbers are replaced before they are sent."
+    personal_data: str = Field(
+        "send",
+        pattern="^(send|replace|presidio|presidio:.+)$",
+        description="Endpoints: whether e-mail addresses, account, card and telephone numbers are replaced before they are sent; presidio "
+        "recognises more, presidio:PIPELINE also the names that a spaCy pipeline finds.",
     )
     timeout: float | None = Field(None, gt=0, allow_inf_nan=False, description="Endpoints: seconds for one attempt at a request.")
 
@@ -237,6 +243,11 @@ class Suite(Strict):
     def seed_sizes(self) -> dict[str, int] | None:
         """Factor of chance -> how many values it takes; None where one seed varies them all together."""
         return None if isinstance(self.seeds, int) else self.seeds.sizes
+
+    @property
+    def n_draws(self) -> int:
+        """How often the labels are drawn."""
+        return self.seeds if isinstance(self.seeds, int) else self.seeds.draw
 
     @property
     def crossed(self) -> bool:

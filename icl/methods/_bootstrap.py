@@ -68,7 +68,7 @@ def asked(method: FewShot, settings: BootstrapSettings, pool: Sequence[Example],
         )
     given = [row for row in pool if row.rationale is not None]
     without = [row for row in pool if row.rationale is None]
-    plain: dict[str, Any] = {"samples": 1, "vote": "plain", "abstain": None, "calibration": None, "bootstrap": None}
+    plain: dict[str, Any] = {"samples": 1, "greedy": True, "vote": "plain", "abstain": None, "calibration": None, "bootstrap": None}
     asker = replace(method, shots=method.shots if given else 0, **plain).fit(given, **fit)
     if not asker.bound.template.has_rationale:
         message = f"the template '{asker.bound.template.name}' has no place for a rationale"

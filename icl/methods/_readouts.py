@@ -87,7 +87,7 @@ def raw_scores(
     """Per query what was scored and its scores. Where rationales are shown, the query's own is written first."""
     rationales: list[str | Lost] = [""] * len(work)
     if work and predictor._shows_rationales:
-        written = write(lm, [prompt for _, prompt in work], predictor._writing(work[0][1], samples=1))
+        written = write(lm, [prompt for _, prompt in work], predictor._writing(work[0][1], samples=1, greedy=True))
         rationales = [
             texts if isinstance(texts, Lost) else rationale_of(predictor.bound, query, texts[0])
             for (query, _), texts in zip(work, written, strict=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .few_shot import FewShot
 
 SETTINGS = (
-    "order", "shots", "readout", "calibration", "format", "max_tokens", "seed", "max_new_tokens", "tokenizer", "samples", "temperature", "vote",
+    "order", "shots", "readout", "calibration", "format", "max_tokens", "seed", "max_new_tokens", "tokenizer", "samples", "greedy", "temperature", "vote",
     "answer",
     "windows", "long_input", "order_seed",
 )  # fmt: skip

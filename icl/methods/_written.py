@@ -65,13 +65,19 @@ class Writing:
     max_new_tokens: int
     stop: tuple[str, ...]
     samples: int = 1
-    """1: the likeliest text (greedy)."""
+    greedy: bool = True
+    """Whether a single text is the likeliest; several are always drawn."""
     temperature: float = 0.7
     seed: int = 0
     weighted: bool = False
     """Whether the samples are weighed for their vote."""
     schema: Mapping[str, Any] | None = None
     """What the texts are held to, where the model can be."""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the texts are drawn, each item's with a seed of its own."""
+        return self.samples > 1 or not self.greedy
 
 
 def estimator_of(lm: LanguageModel) -> str:
@@ -121,16 +127,16 @@ def write(lm: LanguageModel, prompts: Sequence[Prompt], how: Writing) -> list[tu
     if not prompts:
         return []
     if isinstance(lm, SingleItemsMayFail):
-        temperature = how.temperature if how.samples > 1 else 0.0
+        temperature = how.temperature if how.drawn else 0.0
         answers = _done(len(prompts), lambda: lm.answers(prompts, how.samples, temperature, how.seed, how.max_new_tokens, how.stop))
         return [a if isinstance(a, Lost) else tuple(a.texts) or Lost(a.why or "the endpoint wrote nothing", a.lost) for a in answers]
     if how.schema is not None and constrains(lm):
         held: Any = lm
-        if how.samples == 1:
+        if not how.drawn:
             return [(text,) for text in held.generate(prompts, how.max_new_tokens, how.stop, constraint=how.schema)]
         found = held.sample(prompts, how.samples, how.temperature, how.seed, how.max_new_tokens, how.stop, constraint=how.schema)
         return [tuple(each) for each in found]
-    if how.samples == 1:
+    if not how.drawn:
         return [(text,) for text in lm.generate(prompts, max_new_tokens=how.max_new_tokens, stop=how.stop)]
     texts = lm.sample(prompts, how.samples, how.temperature, how.seed, how.max_new_tokens, how.stop)
     return [tuple(each) for each in texts]
@@ -231,6 +237,13 @@ def prediction_of(
 def writing_of(method: FewShot, stop: Sequence[str], **changes: Any) -> Writing:
     """How this method asks for its answers."""
     how = Writing(
-        method.max_new_tokens, tuple(stop), method.samples, method.temperature, method.seed, method.vote == "weighted", method.answer
+        method.max_new_tokens,
+        tuple(stop),
+        method.samples,
+        method.greedy,
+        method.temperature,
+        method.seed,
+        method.vote == "weighted",
+        method.answer,
     )
     return replace(how, **changes)

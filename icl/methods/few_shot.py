@@ -40,6 +40,9 @@ LOOKED_AT = 100
 READOUT = "How a label's score is read; of a list the first, and the others are compared on the same scores."
 VOTE = "How samples are counted: plain (one each), or weighted (by how likely each text was)."
 VOTES = ("plain", "weighted")
+GREEDY = (
+    "Whether a single answer in words is the likeliest text; false: it is drawn at the temperature, with a seed of its own for each item."
+)
 
 
 def readout_problems(readouts: Sequence[str]) -> list[Problem]:
@@ -73,7 +76,8 @@ class Settings(BaseModel):
     samples: int = Field(
         1, ge=1, description="Texts to write per prompt; with several, labels are read out of them and their shares are the probabilities."
     )
-    temperature: float = Field(0.7, gt=0, description="Of the samples, where there are several.")
+    greedy: bool = Field(True, description=GREEDY)
+    temperature: float = Field(0.7, gt=0, description="Of the texts that are drawn.")
     vote: Literal["plain", "weighted"] = Field("plain", description=VOTE)
     windows: WindowSettings | Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         None,
@@ -119,8 +123,10 @@ class FewShot:
     max_new_tokens: int = 64
     samples: int = 1
     """More than 1: so many texts are written per prompt and vote; the shares of the votes are the probabilities of labels."""
+    greedy: bool = True
+    """Whether a single answer in words is the likeliest text; else it is drawn, with a seed of its own for each item."""
     temperature: float = 0.7
-    """Of the samples, where there are several."""
+    """Of the texts that are drawn."""
     vote: str = "plain"
     """`weighted`: a sample counts by how likely its text was."""
     windows: int | str | Mapping[str, Any] | None = None
@@ -158,7 +164,11 @@ class FewShot:
                 problems.append(Problem(f"got {value!r}", f"Give a whole number, at least {least}.", field=field))
         if not self.temperature > 0:
             problems.append(
-                Problem(f"got {self.temperature!r}", "Give a number above 0; a single text is greedy anyway.", field="temperature")
+                Problem(
+                    f"got {self.temperature!r}",
+                    "Give a number above 0; a single text is the likeliest unless greedy is false.",
+                    field="temperature",
+                )
             )
         if self.format not in FORMATS:
             problems.append(Problem(f"there is no format named {self.format!r}", suggest(str(self.format), FORMATS), field="format"))
@@ -216,6 +226,9 @@ class FewShot:
         bound = bind(template, kind=kind, inputs=inputs, labels=order, words=self.words, channel="channel" in self.readouts)
         if self.answer is not None and kind != "answer":
             raise InputError(Problem(f"a record is an answer in words, and this task is of kind '{kind}'", "Leave it out.", field="answer"))
+        if not self.greedy and self.samples == 1 and kind != "answer":
+            message = f"only answers in words are drawn, and this task is of kind '{kind}'"
+            raise InputError(Problem(message, "Leave it out, or set samples: 8.", field="greedy"))
         method = replace(self, inputs=inputs, answer=schema_of(self.answer))
         if self.bootstrap is not None and not on_disk:
             from ._bootstrapping import BootstrappingPredictor

@@ -14,7 +14,7 @@ from ..values import Kind
 from ._abstain import DESCRIPTION, Option
 from ._calibrate import refuse_without_labels
 from ._long_input import LongInputSettings
-from .few_shot import READOUT, VOTE, FewShot, method_of
+from .few_shot import GREEDY, READOUT, VOTE, FewShot, method_of
 from .few_shot import load as _load
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class Settings(BaseModel):
     samples: int = Field(
         1, ge=1, description="Texts to write per prompt; with several, labels are read out of them and their shares are the probabilities."
     )
-    temperature: float = Field(0.7, gt=0, description="Of the samples, where there are several.")
+    greedy: bool = Field(True, description=GREEDY)
+    temperature: float = Field(0.7, gt=0, description="Of the texts that are drawn.")
     vote: Literal["plain", "weighted"] = Field("plain", description=VOTE)
     abstain: Option = Field(None, description=DESCRIPTION)
 

@@ -121,6 +121,26 @@ ROWS = {
         row("A storm closed the harbour for a day.", text="Strong winds kept all ships in port. The harbour opened again on Tuesday."),
         row("Sales rose.", text="The firm sold more than in the year before."),
     ],
+    "story": [
+        row("A key hung by the door and fitted nothing. Then the door was sold.", title="The Key", words="key, door"),
+        row("The dog brought the letter back wet but whole.", title="Post", words="dog, letter"),
+        row("Nobody came, so the bell rang itself.", title="The Bell", words="bell"),
+    ],
+    "poem": [
+        row("A key,\na door,\nand nothing,\nnothing more.", title="The Key", words="key, door"),
+        row("The dog has read,\nthe dog has run,\nthe letter said:\nthe day is done.", title="Post", words="dog, letter"),
+        row("One bell,\none hour,\none crow,\none tower.", title="The Bell", words="bell, tower"),
+    ],
+    "article": [
+        row("Yeast eats sugar and gives off gas. The gas lifts the dough.", title="Why Bread Rises", words="yeast, gas"),
+        row("An owl eats mice by the thousand. Leave it a hole in the barn.", title="Owls", words="owl, barn"),
+        row("A pond needs no garden.", title="Ponds", words="pond"),
+    ],
+    "follow_up": [
+        row("When does it close?\nWhat does it cost?", question="Is the museum open?", given="Yes, from ten."),
+        row("How often does it run?\nWhere does it stop?", question="How do I get there?", given="By bus 7."),
+        row("May I come twice?", question="May I come?", given="You may."),
+    ],
     "translation": [
         row("Der Hund schläft.", text="The dog is sleeping.", source_language="English", target_language="German"),
         row("Wir essen um acht.", text="We eat at eight.", source_language="English", target_language="German"),

@@ -11,6 +11,7 @@ from icl.values import normalised_text
 
 DATA = Path(__file__).resolve().parent.parent.parent / "eval_suites" / "data"
 SETS = sorted({path.name.rsplit("_", 1)[0] for path in DATA.glob("*_train.jsonl")})
+WRITTEN = {"story", "poem", "article", "follow_ups"}
 QUEUES = {"delivery", "product_question", "returns", "billing", "warranty", "order_change", "account", "complaint"}
 
 
@@ -20,7 +21,20 @@ def rows_of(name):
 
 def input_text(row):
     """What a row is asked about, without its answer."""
-    hidden = {"id", "label", "queue", "answer", "reply", "summary", "translation", "solution", "choices", "rationale", "steps", "record"}
+    hidden = {
+        "id",
+        "label",
+        "queue",
+        "answer",
+        "reply",
+        "summary",
+        "translation",
+        "solution",
+        "choices",
+        "rationale",
+        "steps",
+        "record",
+    } | WRITTEN
     if "attributes" in row:
         hidden = hidden | {"text"}
     return normalised_text(" ".join(json.dumps(value, ensure_ascii=False) for key, value in row.items() if key not in hidden))
@@ -141,6 +155,30 @@ def test_tickets_are_many_and_their_replies_state_the_fact_they_were_given():
         assert name
         assert value.casefold() in row["reply"].casefold()
     assert sum(isinstance(row["conversation"], list) for row in train + test) >= 8
+
+
+@pytest.mark.parametrize("name", ["story", "poem", "article"])
+def test_what_was_written_has_its_words_and_repeats_little(name):
+    from icl.evaluate.metrics.word_coverage import Settings, build
+    from icl.plugins import Context
+    from icl.values import Example, Prediction
+
+    train, test = rows_of(f"{name}_train"), rows_of(f"{name}_test")
+    assert (len(train), len(test)) == (24, 12)
+    assert len({row["title"] for row in train + test}) == 36
+    rows = [Example(row["title"], {"words": row["words"]}, row[name]) for row in train + test]
+    written = [Prediction(e.uid, e.target, None, (), (), None) for e in rows]
+    values = build(Settings(field="words", inflected=True), Context())(written, rows)
+    assert [e.uid for e, value in zip(rows, values, strict=True) if value < 1] == []
+    if name == "poem":
+        assert all(row["poem"].count("\n") == 3 for row in train + test)
+
+
+def test_follow_ups_are_three_questions():
+    for row in rows_of("follow_up_train") + rows_of("follow_up_test"):
+        lines = row["follow_ups"].split("\n")
+        assert len(set(lines)) == 3
+        assert all(line.endswith("?") and row["question"] != line for line in lines)
 
 
 def test_choices_are_four_different_ones():

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from ...endpoint.address import Address, key_for
 from ...endpoint.meter import Meter, Prices
+from ...endpoint.personal import Recogniser
+from ...endpoint.presidio import is_presidio, recogniser_of
 from ...endpoint.wire import GivenUp, Job, Wire
 from ...errors import CostLimitError, IclError, InputError, Problem
 from ...progress import progress
@@ -64,7 +66,7 @@ class RemoteModel:
         """Of the address, the model's name, the estimator, the tokenizer and `extra_body`: weights behind an address cannot be seen."""
         exact = self.codec.exact
         tokens = exact.tokens.fingerprint() if isinstance(exact, TokenizerCodec) else None
-        more = ["replace"] if self.options.personal_data == "replace" else []
+        more = [] if self.options.personal_data == "send" else [self.options.personal_data]
         return digest(["remote", self.address.base, self.listed.model, self.estimator, tokens, self._extra, *more])
 
     @property
@@ -265,11 +267,16 @@ class RemoteModel:
 
     def _hidden(self, contexts: Sequence[Context], count: bool = True) -> tuple[Sequence[Context], Sequence[Hidden]]:
         """The contexts as they may leave the machine, and what was replaced in each."""
-        if self.options.personal_data != "replace":
+        if self.options.personal_data == "send":
             return contexts, ()
-        made = [hidden_context(context) for context in contexts]
+        made = [hidden_context(context, self._recogniser) for context in contexts]
         self._meter.replaced += count * sum(sum(hidden.counts.values()) for _, hidden in made)
         return [context for context, _ in made], [hidden for _, hidden in made]
+
+    @cached_property
+    def _recogniser(self) -> Recogniser | None:
+        """What is asked about the texts beside the patterns."""
+        return recogniser_of(self.options.personal_data) if is_presidio(self.options.personal_data) else None
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 

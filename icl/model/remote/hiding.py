@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from ...endpoint.personal import Hidden
+from ...endpoint.personal import Hidden, Recogniser
 from ...values import Prompt
 from ..encoding import Context
 from .values import Answer
@@ -16,10 +16,10 @@ __all__ = ["Hidden", "hidden_context", "put_back"]
 A = TypeVar("A", Answer, "Answer | None")
 
 
-def hidden_context(context: Context) -> tuple[Context, Hidden]:
+def hidden_context(context: Context, more: Recogniser | None = None) -> tuple[Context, Hidden]:
     """The context with stand-ins for personal data, in text and messages alike. A prompt in which there is some loses its token ids, which
-    stand for the text as it was; one without any is sent as it is."""
-    hidden = Hidden()
+    stand for the text as it was; one without any is sent as it is. more: a recogniser that is asked about what the patterns leave."""
+    hidden = Hidden(more=more)
     if not isinstance(context, Prompt):
         return hidden.hide(context), hidden
     messages = tuple({**message, "content": hidden.hide(message["content"], context.text)} for message in context.messages)

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from ...endpoint.address import parse
+from ...endpoint.presidio import check_presidio
 from ...errors import InputError, Problem, suggest
 from .options import RemoteOptions, remote_options
 
@@ -24,7 +25,8 @@ def load_remote(name: str, local: Mapping[str, Any], given: Mapping[str, Any], c
     """The model behind an address.
 
     local: options of models on this machine, None where not given. given: `RemoteOptions`. codec: loads the tokenizer that is named.
-    Raises InputError for options that cannot be, for a server that cannot be reached, and for a model that it does not serve.
+    Raises InputError for options that cannot be, for a server that cannot be reached, and for a model that it does not serve;
+    MissingExtraError for a recogniser of personal data that is not installed.
     """
     problems = [
         Problem(f"'{option}' says nothing about a remote model", "Leave it out; the server decides.", field=option)
@@ -37,6 +39,7 @@ def load_remote(name: str, local: Mapping[str, Any], given: Mapping[str, Any], c
         problems += error.problems
     if problems:
         raise InputError(problems)
+    check_presidio(options.personal_data)
     address = parse(name)
     from ..codec import CountingCodec, TokenizerCodec
     from .client import RemoteModel

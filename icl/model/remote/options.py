@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ...endpoint.meter import Prices
+from ...endpoint.presidio import is_presidio
 from ...endpoint.wire import Patience
 from ...errors import InputError, Problem, suggest
 from ...protocols import Estimator
@@ -37,7 +38,8 @@ class RemoteOptions:
     """Mark in chat requests up to where a prompt is shared with others (`Prompt.cache_break`), for providers that cache only what is
     marked. Servers that do not know `cache_control` may refuse it."""
     personal_data: str = "send"
-    """`replace`: e-mail addresses, account, card and telephone numbers go as stand-ins (`[EMAIL_1]`), which are put back in what comes."""
+    """`replace`: e-mail addresses, account, card and telephone numbers go as stand-ins (`[EMAIL_1]`), which are put back in what comes.
+    `presidio`: what that package recognises too; `presidio:PIPELINE`: and the names that a spaCy pipeline finds."""
     timeout: float = 120.0
     """Seconds for one attempt."""
     max_cost: float | None = None
@@ -79,8 +81,10 @@ def remote_options(given: Mapping[str, Any]) -> RemoteOptions:
         problems.append(Problem(f"concurrency is {options.concurrency!r}", "Give a whole number of at least 1.", field="concurrency"))
     if chosen.get("mark_cache") not in (True, False, None):
         problems.append(Problem(f"mark_cache is {chosen['mark_cache']!r}", "Give True or False.", field="mark_cache"))
-    if options.personal_data not in ("send", "replace"):
-        problems.append(Problem(f"personal_data is {options.personal_data!r}", "Give 'send' or 'replace'.", field="personal_data"))
+    hides = options.personal_data
+    if hides not in ("send", "replace") and not (isinstance(hides, str) and is_presidio(hides)):
+        fix = "Give 'send', 'replace', 'presidio' or 'presidio:PIPELINE'."
+        problems.append(Problem(f"personal_data is {hides!r}", fix, field="personal_data"))
     if options.window is not None and (not isinstance(options.window, int) or options.window < 1):
         problems.append(Problem(f"window is {options.window!r}", "Give a number of tokens.", field="window"))
     if options.estimator is not None and options.estimator not in get_args(Estimator):
