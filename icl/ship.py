@@ -141,11 +141,11 @@ def _found(run: Path, method: str | None) -> tuple[Path, list[Record]]:
         raise InputError(Problem("no predictors are stored in this run", "Run the suite again.", str(run / "predictors")))
     method = method or _decided(run)
     source = _named(stored, method, run) if method else _best(stored, run)
-    return source, stored[source]
+    return source, with_costs(run, stored[source])
 
 
 def furnish(folder: Path, figures: Sequence[Record]) -> None:
-    """Add measured figures (records of results.json) to a saved predictor, and say in its README what else lies there."""
+    """Add measured figures (records of results.json, each with its `cost`) to a saved predictor, and say in its README what else lies there."""
     if figures:
         write_text(folder / MEASURED, json.dumps(list(figures), ensure_ascii=False, indent=1) + "\n")
     unmeasured = "\n## Not measured\n\nFitted on all rows after the comparison: its own figures are not known.\n"
@@ -153,8 +153,49 @@ def furnish(folder: Path, figures: Sequence[Record]) -> None:
 
 
 def figures_of(run_folder: Path | str, method: str) -> list[Record]:
-    """The measured figures of a method in a finished run of one task."""
-    return [record for record in _records(Path(run_folder)) if record["method"] == method]
+    """The measured figures of a method in a finished run of one task, and what they cost."""
+    run = Path(run_folder)
+    return with_costs(run, [record for record in _records(run) if record["method"] == method])
+
+
+def with_costs(run: Path, records: Sequence[Record]) -> list[Record]:
+    """Records of results.json, each with what its cells cost as `cost`, the mean over seeds: `fit_s`, seconds to learn from the labels;
+    `query_s`, seconds per query; `tokens`, those that a language model here computed per query; `paid` per query, of endpoints with prices. None: nothing of the kind.
+    """
+    try:
+        cells = json.loads(read_text(run / TIMING))["cells"]
+    except (InputError, ValueError, KeyError):
+        return list(records)
+    alone = _timed_alone(run)
+    found: list[Record] = []
+    for record in records:
+        mine = [c for c in cells if all(c[key] == record[key] for key in _KEYS) and record["seed"] in (c["seed"], None)]
+        if mine:
+            n = max(1, record["n_scored"] + record["n_failed"] + record.get("n_abstained", 0))
+            paid = [c["usage"]["cost"] for c in mine if c.get("usage", {}).get("cost") is not None]
+            tokens = [c["tokens"]["computed"] for c in mine if c.get("tokens", {}).get("computed")]
+            cost = {
+                "fit_s": sum(c["fit_s"] for c in mine) / len(mine),
+                "query_s": alone.get(record["method"], sum(c["predict_s"] for c in mine) / n),
+                "tokens": sum(tokens) / n if tokens else None,
+                "paid": sum(paid) / n if paid else None,
+            }
+            found.append({**record, "cost": cost})
+        else:
+            found.append(record)
+    return found
+
+
+_KEYS = ("model", "task", "method", "budget")
+
+
+def _timed_alone(run: Path) -> dict[str, float]:
+    """Of a decision: seconds per query of methods whose clock in the run does not tell them, since they share the vectors of texts."""
+    try:
+        decided: dict[str, float] = (json.loads(read_text(run / DECISION)).get("ended") or {}).get("query_s") or {}
+    except (InputError, ValueError):
+        return {}
+    return decided
 
 
 def _decided(run: Path) -> str | None:
@@ -168,6 +209,9 @@ def _decided(run: Path) -> str | None:
 
 def _records(run: Path) -> list[Record]:
     path = run / "results.json"
+    if (run / PREDICTOR).is_file():
+        fix = f"Use it as it is: icl predict {run} FILE, or icl.load({str(run)!r}). A copy of the folder is as good as this one."
+        raise InputError(Problem("this is a predictor that was saved or exported already, and no run", fix, str(run)))
     if not path.is_file():
         fix = "Finish it: the same `icl run` with the same --out resumes." if run.is_dir() else "Give the folder that `icl run` wrote."
         raise InputError(Problem("not a finished run: there is no results.json in it", fix, str(run)))
@@ -264,7 +308,20 @@ def _figures(records: Sequence[Record]) -> str:
                 f"| {r.get('budget') or '–'} | {r['metric']} | {'all' if r.get('seed') is None else r['seed']} | {value} | {interval} "
                 f"| {r['n_scored']} | {r.get('n_abstained', 0)} | {r['n_failed']} |"
             )
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *_cost(records)])
+
+
+def _cost(records: Sequence[Record]) -> list[str]:
+    """What the method took at the largest label budget, over all seeds, on the machine of the run."""
+    known = [r for r in records if r.get("cost") and r["seed"] is None] or [r for r in records if r.get("cost")]
+    if not known:
+        return []
+    record = max(known, key=_budget)
+    cost, labels = record["cost"], record.get("budget")
+    learnt = f"Learning from {labels} labels took {cost['fit_s']:.3g} s; a" if labels is not None else "A"
+    tokens = f" and {cost['tokens']:,.0f} tokens of the language model" if cost["tokens"] else ""
+    paid = f" It cost {cost['paid']:.3g} to pay, in the currency of the prices given." if cost["paid"] else ""
+    return ["## Cost", "", f"{learnt} query took {cost['query_s']:.3g} s{tokens}, as measured on the machine of the comparison.{paid}", ""]
 
 
 def _regression_note(folder: Path) -> str:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from .errors import InputError, Problem, UnknownNameError
-from .evaluate.before import Places, Source, check_cluster, check_cost, command_of, data_reports, folders_of, shared, whole
+from .evaluate.before import Places, Source, check_cluster, check_cost, check_until, command_of, data_reports, folders_of, shared, whole
 from .evaluate.check import load_suite
 from .evaluate.compare import keep_tests
 from .evaluate.loading import LoadedSuite
 from .evaluate.loop import Schedule, Stopped, plan_cells, run_cells
 from .evaluate.manifest import differences
 from .evaluate.on_ray import run_on_ray
+from .evaluate.pace import UntilSettled
 from .evaluate.partial import keep_plan, partial_document
 from .evaluate.prepare import prepare
 from .evaluate.results import MANIFEST, PAGE, REPORT, RESULTS, TIMING, assemble, timing, write_json
@@ -201,6 +202,8 @@ def run(
     retry_failed: bool = False,
     models: Mapping[str, LanguageModel] | None = None,
     schedule: Schedule | None = None,
+    until_decided: bool = False,
+    margin: float = 0.01,
     **places: Unpack[Places],
 ) -> Run:
     """Run a suite: every method on the same labelled examples, judged on the same test items.
@@ -210,20 +213,25 @@ def run(
     overrides: dotted keys of the suite and their new values. cache: use scores and answers of earlier runs, and keep those of this one;
     it changes the time, never a result. max_cost: most money that endpoints may cost in this folder, all sessions together. retry_failed:
     ask endpoints again for the items they gave no answer for. models: language models that are loaded already, by the suite's names for
-    them. schedule: which cells are done, and in which order (see `Schedule`). places: `templates`, `plugins`, `data_root`, as in `Places`.
+    them. schedule: which cells are done, and in which order (see `Schedule`). until_decided: a task gets no further draw of the labels once every
+    method is told apart from the best one by the first metric, or known to lie within `margin` of it (`evaluate.pace`). places: `templates`, `plugins`, `data_root`, as in `Places`.
     Ctrl-C ends the run cleanly, as does the cost limit and an endpoint that is down; the Run says how to go on.
     Raises InputError with every problem before any work.
     """
     started = time.perf_counter()
     loaded = _load(suite, limit, overrides, places)
     check_cost(loaded, max_cost)
-    check_cluster(places, {"max_cost": max_cost, "retry_failed": retry_failed, "models": models, "schedule": schedule})
+    alone = {"max_cost": max_cost, "retry_failed": retry_failed, "models": models, "schedule": schedule, "until_decided": until_decided}
+    check_cluster(places, alone)
+    if until_decided:
+        check_until(loaded, margin)
     if retry_failed and out is None:
         raise InputError(Problem("there is nothing to try again in a new folder", "Name the run's folder with out (--out).", field="out"))
     folder = Path(out) if out is not None else new_folder(loaded.name)
     refuse_if_busy(folder)
     prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=places.get("data_root"), cache=cache, models=models)
-    command = command_of(loaded, folder, limit, seed, overrides, places)
+    command = command_of(loaded, folder, limit, seed, overrides, places, margin if until_decided else None)
+    until = UntilSettled.of(prepared, margin) if until_decided else None
     with _opened(folder) as store:
         manifest = prepared.manifest()
         _start(store, folder, manifest, loaded)
@@ -238,7 +246,7 @@ def run(
                 how = {"suite": whole(suite), "overrides": overrides, "seed": seed or 0, "limit": limit, "cache": cache, **shared(places)}
                 run_on_ray(prepared, store, how, manifest, on, places.get("cpus", 1.0), places.get("gpus", 0.0))
             else:
-                run_cells(prepared, store, max_cost=max_cost, retry_failed=retry_failed, schedule=schedule)
+                run_cells(prepared, store, max_cost=max_cost, retry_failed=retry_failed, schedule=until or schedule)
         except KeyboardInterrupt:
             interrupted = True
         except Stopped as error:
@@ -247,6 +255,8 @@ def run(
             seconds = before + time.perf_counter() - started
             store.set("seconds", seconds)
         document = assemble(prepared, store, manifest)
+        if until is not None and document["complete"] and (ended := until.ended(store)):
+            document["ended_early"] = ended
         clock = {**timing(prepared, store, seconds), "suite": loaded.source}
         if document["complete"]:
             write_json(folder / RESULTS, document)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from .guard import FINE
 from .options import Plugins, Quiet, Templates
 from .output import be_quiet, say, say_json, tell
 from .rows import Columns, fields_and_columns
+
+if TYPE_CHECKING:
+    from ..decision import Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,29 @@ class Means:
     ] = "smollm2"
     template: Annotated[str, typer.Option(metavar="T", help="The prompt's template.")] = "default"
     encoder: Annotated[str, typer.Option(metavar="E", help="The sentence encoder of methods that embed texts.")] = "minilm"
+    hour_price: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Compare costs in money: an hour of this machine costs X (its rent, or watts / 1000 times the price of a kilowatt hour).",
+        ),
+    ] = None
     templates: Templates = None
     plugins: Plugins = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What comes of it, and where it goes."""
+
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The run's folder; a decision that is there goes on. [default: runs/decide-TRAIN-TIME]"),
+    ] = None
+    ship: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Save the winner there, for icl predict and icl.load.")] = None
+    refit: Annotated[bool, typer.Option("--refit", help="With --ship: fitted on all rows of TRAIN, which is not measured.")] = False
+    only_plan: Annotated[bool, typer.Option("--plan", help="Show what would be compared and how long it takes, and stop.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="The decision as JSON on stdout.")] = False
 
 
 def decide(
@@ -67,14 +91,7 @@ def decide(
     columns: Columns,
     extent: Extent,
     means: Means,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The run's folder; a decision that is there goes on. [default: runs/decide-TRAIN-TIME]"),
-    ] = None,
-    ship: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Save the winner there, for icl predict and icl.load.")] = None,
-    refit: Annotated[bool, typer.Option("--refit", help="With --ship: fitted on all rows of TRAIN, which is not measured.")] = False,
-    only_plan: Annotated[bool, typer.Option("--plan", help="Show what would be compared and how long it takes, and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The decision as JSON on stdout.")] = False,
+    result: Result,
     quiet: Quiet = False,
 ) -> int:
     """Prompt it, or train something? On your own file, in the time you have.
@@ -83,14 +100,7 @@ def decide(
     """
     started = time.perf_counter()
     be_quiet(quiet)
-    problems = (
-        [Problem("--refit fits the method that --ship saves", "Give --ship FOLDER.", field="--refit")] if refit and ship is None else []
-    )
-    if ship is not None and ship.exists() and (not ship.is_dir() or any(ship.iterdir())):
-        problems.append(Problem("is not an empty folder", "Name a folder that does not exist yet.", str(ship), field="--ship"))
-    budgets = _budgets(extent.budgets, problems)
-    if problems:
-        raise InputError(problems)
+    budgets = _checked(extent, result)
     from ..data import Task
     from ..decision import decide as decided
 
@@ -102,10 +112,9 @@ def decide(
         label=columns.label or "label",
         choices=columns.choices,
     )
-    lm: Any = None if means.model == "none" else means.model
     found = decided(
         task,
-        lm,
+        None if means.model == "none" else means.model,
         template=means.template,
         metric=extent.metric,
         margin=extent.margin,
@@ -113,29 +122,47 @@ def decide(
         methods=None if extent.methods is None else _listed(extent.methods),
         seeds=extent.seeds,
         minutes=extent.minutes,
-        out=out,
+        out=result.out,
         until_decided=extent.until_decided,
         encoder=means.encoder,
         max_cost=extent.max_cost,
+        hour_price=means.hour_price,
         templates=tuple(means.templates or ()),
         plugins=tuple(means.plugins or ()),
-        only_plan=only_plan,
+        only_plan=result.only_plan,
         started=started,
     )
-    if only_plan:
-        say(repr(found))
-        return FINE
-    if as_json:
+    _show(found, result)
+    return FINE
+
+
+def _checked(extent: Extent, result: Result) -> Sequence[int | str] | None:
+    """The label budgets. Raises InputError with all that is wrong with the options themselves."""
+    problems: list[Problem] = []
+    if result.refit and result.ship is None:
+        problems.append(Problem("--refit fits the method that --ship saves", "Give --ship FOLDER.", field="--refit"))
+    if (ship := result.ship) is not None and ship.exists() and (not ship.is_dir() or any(ship.iterdir())):
+        problems.append(Problem("is not an empty folder", "Name a folder that does not exist yet.", str(ship), field="--ship"))
+    budgets = _budgets(extent.budgets, problems)
+    if problems:
+        raise InputError(problems)
+    return budgets
+
+
+def _show(found: Decision, result: Result) -> None:
+    """The plan or the answer on stdout, the winner where it is wanted, and what to do next."""
+    if result.as_json and not result.only_plan:
         say_json(found.as_dict())
     else:
         say(repr(found))
-    if ship is not None:
-        (found.refit() if refit else found.winner).save(ship)
-        tell(f"Next: icl predict {ship} FILE")
+    if result.only_plan:
+        return
+    if result.ship is not None:
+        (found.refit() if result.refit else found.winner).save(result.ship)
+        tell(f"Next: icl predict {result.ship} FILE")
     else:
         tell(f"Next: icl export {found.folder} --to FOLDER      {found.findings.choice.winner} as a folder to use")
     tell(f"Results: {found.folder}")
-    return FINE
 
 
 def _listed(text: str) -> list[str]:

@@ -21,6 +21,8 @@ from .output import tell
 FINE, FAILED, USAGE, MISSED, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 130
 _FOLDER = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR})
 """What a disk that is full, or a folder that may not be written, says."""
+_PLACE = frozenset({errno.ENOENT, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP})
+"""What a place says where no file of that name can be made, such as /proc."""
 
 
 def guarded(command: Callable[..., int | None]) -> Callable[..., None]:
@@ -75,11 +77,7 @@ def _code_of(command: Callable[..., int | None], values: dict[str, Any]) -> int:
         tell("  Use a smaller memory budget, fewer rows (--limit), or a machine with more memory.")
         return FAILED
     except OSError as error:
-        if error.errno not in _FOLDER:
-            _show_unexpected(error)
-            return FAILED
-        tell(f"icl: {error.filename or 'a file'}: {error.strerror}")
-        tell("  Free some space, or name a folder that you may write. Files are written whole or not at all: older ones are as they were.")
+        _show_refused(error)
         return FAILED
     except Exception as error:
         _show_unexpected(error)
@@ -96,6 +94,20 @@ def _show(error: IclError) -> None:
         tell(f"icl: {error}")
     if _traceback_wanted():
         traceback.print_exception(error)
+
+
+def _show_refused(error: OSError) -> None:
+    """What the system says of a file or folder, and what to do."""
+    if _traceback_wanted() or error.errno not in _FOLDER | _PLACE or (error.errno in _PLACE and not error.filename):
+        _show_unexpected(error)
+        return
+    fix = (
+        "Free some space, or name a folder that you may write."
+        if error.errno in _FOLDER
+        else "No such file can be made there: name another place."
+    )
+    tell(f"icl: {error.filename or 'a file'}: {error.strerror}")
+    tell(f"  {fix} Files are written whole or not at all: older ones are as they were.")
 
 
 def _show_unexpected(error: Exception) -> None:

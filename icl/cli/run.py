@@ -40,8 +40,24 @@ class Endpoints:
         typer.Option(metavar="X", help="Stop cleanly before endpoints cost more than X in this folder, in the currency of their prices."),
     ] = None
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="With --out: ask again for what an endpoint gave no answer for, and only for that.")
+        bool,
+        typer.Option(
+            "--retry-failed", "--retry-errors", help="With --out: ask again for what an endpoint gave no answer for, and only for that."
+        ),
     ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """When a run is done."""
+
+    until_decided: Annotated[
+        bool,
+        typer.Option(
+            "--until-decided", help="No further draw of the labels for a task whose methods are told apart, or level within --margin."
+        ),
+    ] = False
+    margin: Annotated[float, typer.Option(metavar="X", help="With --until-decided: a difference that does not matter.")] = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +89,7 @@ def run(
     places: Places,
     endpoints: Endpoints,
     cluster: Cluster,
+    ending: Ending,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Where results go; a run that is there already goes on. [default: runs/SUITE-TIME]"),
@@ -118,6 +135,7 @@ def run(
             say(planned.table())
         return FINE
     what |= {"on": cluster.on, "cpus": cluster.cpus, "gpus": cluster.gpus}
+    what |= {"until_decided": ending.until_decided, "margin": ending.margin}
     done = suites.run(suite, out, cache=not no_cache, max_cost=endpoints.max_cost, retry_failed=endpoints.retry_failed, **what)
     if as_json:
         say_json(done.results)

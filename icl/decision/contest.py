@@ -52,6 +52,8 @@ class Request:
     until_decided: bool = False
     encoder: str = "minilm"
     plugins: tuple[Path, ...] = ()
+    hour_price: float | None = None
+    """Of this machine: its rent, or the energy it draws."""
 
 
 def checked(task: Task, request: Request) -> None:
@@ -63,6 +65,8 @@ def checked(task: Task, request: Request) -> None:
         )
     if not (math.isfinite(request.minutes) and request.minutes > 0):
         problems.append(Problem(f"{request.minutes} minutes leave no time", "Give more than 0.", field="minutes"))
+    if request.hour_price is not None and not (math.isfinite(request.hour_price) and request.hour_price >= 0):
+        problems.append(Problem(f"{request.hour_price} is no price of an hour", "Give 0 or more.", field="hour_price"))
     if request.seeds is not None and not 1 <= request.seeds <= 1000:
         problems.append(Problem(f"{request.seeds} draws of the labels", "Give 1 to 1000.", field="seeds"))
     if request.until_decided and request.seeds == 1:
@@ -273,11 +277,13 @@ class Contest:
 
     @property
     def prices(self) -> Prices | None:
-        """Of a model behind an address."""
-        given = None if self.lm is None else self.lm.reference.get("prices")
-        if not given:
+        """Of a model behind an address, and of this machine; None where neither is given."""
+        given = {} if self.lm is None else self.lm.reference.get("prices") or {}
+        if not given and self.request.hour_price is None:
             return None
-        return Prices(input=given["input"], output=given["output"], cache_read=given.get("cached"))
+        tokens = {"input": given.get("input", 0.0), "output": given.get("output", 0.0)}
+        cache = {"cache_read": given.get("cached"), "cache_write": given.get("cache_write")}
+        return Prices(second=(self.request.hour_price or 0.0) / 3600, **tokens, **cache)
 
 
 def _guarded(task: Task) -> Task:

@@ -50,6 +50,8 @@ class More(TypedDict, total=False):
     """Of methods that embed texts; default: minilm."""
     max_cost: float | None
     """Most money that an endpoint may cost."""
+    hour_price: float | None
+    """Of an hour of this machine, its rent or `watts / 1000 · price of a kWh`: costs are then compared in money. It changes no run."""
     templates: Sequence[str | Path]
     """Folders with templates of your own."""
     plugins: Sequence[str | Path]
@@ -96,6 +98,7 @@ def decide(
         more.get("until_decided", False),
         more.get("encoder", "minilm"),
         tuple(Path(p) for p in more.get("plugins", ())),
+        more.get("hour_price"),
     )
     checked(task, request)
     contest = Contest.of(task, request, _loaded(lm), more.get("templates", ()))
@@ -202,9 +205,6 @@ def _seconds(state: State) -> dict[tuple[str, int | None], float]:
 def _looks(contest: Contest, planned: Plan, metric: str) -> Looks:
     task = contest.task
     built = build("metric", contest.request.metric or metric, Context(labels=task.labels, seed=0), contest.request.plugins)
-    if hasattr(built, "aggregate"):
-        message = f"'{metric}' is no mean over items, so nothing tells after a part of the plan whether it is settled"
-        raise InputError(Problem(message, "Take another metric, such as accuracy, or leave out until_decided.", field="until_decided"))
     return Looks(built, limited(task.test, planned.n_items), planned.budgets[-1], planned.seeds, contest.request.margin)
 
 

@@ -28,16 +28,20 @@ class Prices:
     output: float
     cached: float
     """Of input tokens that the provider had in its cache."""
+    cache_write: float | None = None
+    """Of input tokens that the provider stores in its cache; None: as any input. Answers do not count them, so it serves `break_even` alone."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | None) -> Prices | None:
-        """From `{"input": …, "output": …}`, with `"cached"` where cached input is cheaper. Raises InputError."""
+        """From `{"input": …, "output": …}`, with `"cached"` where cached input is cheaper, `"cache_write"` where storing it is dearer. Raises
+        InputError."""
         if given is None:
             return None
+        known = ("input", "output", "cached", "cache_write")
         problems = [
-            Problem(f"there is no price for '{name}'", suggest(str(name), ("input", "output", "cached")), field=f"prices.{name}")
+            Problem(f"there is no price for '{name}'", suggest(str(name), known), field=f"prices.{name}")
             for name in given
-            if name not in ("input", "output", "cached")
+            if name not in known
         ]
         problems += [
             Problem("the price is missing", "Give it per million tokens.", field=f"prices.{name}")
@@ -51,7 +55,9 @@ class Prices:
         ]
         if problems:
             raise InputError(problems)
-        return cls(float(given["input"]), float(given["output"]), float(given.get("cached", given["input"])))
+        write = given.get("cache_write")
+        cached = float(given.get("cached", given["input"]))
+        return cls(float(given["input"]), float(given["output"]), cached, None if write is None else float(write))
 
     def cost(self, n_input: int, n_output: int, n_cached: int = 0) -> float:
         return (self.input * (n_input - n_cached) + self.cached * n_cached + self.output * n_output) / _PER

@@ -49,7 +49,7 @@ class Cost:
     item_s: float
     """Seconds per query."""
     item_money: float | None
-    """Paid per query; None without prices."""
+    """Per query: what an endpoint was paid, else the seconds at the machine's price; None without prices."""
     tokens: float | None
     """Of a whole prompt and its candidates; None without a language model here."""
     tokens_computed: float | None
@@ -130,7 +130,7 @@ def answer(
 
     timing: seconds and money of each cell. metric: the one that decides. sides: which methods prompt, which are trained; others compete
     but take no part in the crossover. dev: items to choose on, and each method's predictions of them. query_s: seconds per query of methods
-    whose own clock in the run does not tell them. prices: of a model behind an address;
+    whose own clock in the run does not tell them. prices: of a model behind an address, and of this machine;
     costs are then compared in money. order: the methods to choose from, by default all; those without a run at the largest label budget
     take no part.
     Raises InputError if the methods cannot be compared at all.
@@ -139,7 +139,7 @@ def answer(
     judged = _Judged(run, task, run.metrics(task, plugins)[metric], _complete(run, order))
     top = max((b for budgets in judged.cells.values() for b in budgets if b is not None), default=None)
     rivals = _rivals(judged, top, order)
-    costs = {name: _cost(judged, cells, timing, (query_s or {}).get(name)) for name, cells in rivals.items()}
+    costs = {name: _cost(judged, cells, timing, (query_s or {}).get(name), prices) for name, cells in rivals.items()}
     in_money = prices is not None
     tests = {name: side(judged.metric, [run.predictions(c) for c in cells], judged.examples) for name, cells in rivals.items()}
     higher = bool(getattr(judged.metric, "higher_is_better", True))
@@ -259,7 +259,7 @@ def _gain(rows: list[Any], items: list[Any] | None, names: frozenset[str], judge
         return None
 
 
-def _cost(judged: _Judged, cells: Sequence[Cell], timing: Timing, query_s: float | None) -> Cost:
+def _cost(judged: _Judged, cells: Sequence[Cell], timing: Timing, query_s: float | None, prices: Prices | None) -> Cost:
     clocks = [timing[cell.key] for cell in cells if cell.key in timing]
     n = len(judged.examples)
     predictions = [p for cell in cells for p in judged.run.predictions(cell)]
@@ -268,10 +268,12 @@ def _cost(judged: _Judged, cells: Sequence[Cell], timing: Timing, query_s: float
     usage = [clock["usage"] for clock in clocks if clock.get("usage")]
     money = [one["cost"] for one in usage if one.get("cost") is not None]
     counted = ("input_tokens", "cached_tokens", "output_tokens")
+    item_s = query_s if query_s is not None else float(np.mean([clock["predict_s"] for clock in clocks])) / n if clocks else 0.0
+    ours = item_s * prices.second if prices is not None and prices.second else None  # to wait for an endpoint takes no machine
     return Cost(
         float(np.mean([clock["fit_s"] for clock in clocks])) if clocks else 0.0,
-        query_s if query_s is not None else float(np.mean([clock["predict_s"] for clock in clocks])) / n if clocks else 0.0,
-        float(np.mean(money)) / n if money else None,
+        item_s,
+        float(np.mean(money)) / n if money else ours,
         float(np.mean(sizes)) if sizes else None,
         work / n / len(cells) if work else None,
         {name: float(np.mean([one.get(name) or 0 for one in usage])) / n for name in counted} if usage else None,
@@ -285,18 +287,18 @@ def _break_even(costs: Mapping[str, Cost], prompt: str | None, trained: str | No
     """
     if prompt is None or trained is None:
         return None
-    ours, theirs = costs[prompt], costs[trained]
-    learner = Trained(theirs.fit_s, theirs.item_s)
-    if prices is not None:
-        paid = ours.paid or {}
-        read = paid.get("input_tokens", 0.0)
-        asked = Prompted(read, min(read, paid.get("cached_tokens", 0.0)), paid.get("output_tokens", 0.0))
-        return break_even(asked, learner, prices)
-    if not ours.tokens or not ours.tokens_computed or ours.tokens <= ours.tokens_computed:
-        return break_even(Prompted(ours.tokens or 0.0, seconds=ours.item_s), learner)
-    whole = ours.item_s * ours.tokens / ours.tokens_computed
-    prefix = ours.tokens - ours.tokens_computed
-    return break_even(Prompted(ours.tokens, prefix, seconds=whole, seconds_reused=ours.item_s), learner)
+    theirs = costs[trained]
+    return break_even(_prompted(costs[prompt]), Trained(theirs.fit_s, theirs.item_s), prices)
+
+
+def _prompted(cost: Cost) -> Prompted:
+    if cost.paid is not None:  # by an endpoint: its time is not ours
+        read = cost.paid.get("input_tokens", 0.0)
+        return Prompted(read, min(read, cost.paid.get("cached_tokens", 0.0)), cost.paid.get("output_tokens", 0.0))
+    if not cost.tokens or not cost.tokens_computed or cost.tokens <= cost.tokens_computed:
+        return Prompted(cost.tokens or 0.0, seconds=cost.item_s)
+    whole = cost.item_s * cost.tokens / cost.tokens_computed
+    return Prompted(cost.tokens, cost.tokens - cost.tokens_computed, seconds=whole, seconds_reused=cost.item_s)
 
 
 def as_json(value: Any) -> Any:

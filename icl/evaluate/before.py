@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,6 +53,21 @@ def check_cost(loaded: LoadedSuite, max_cost: float | None) -> None:
             fix = "Leave the method out, or run without --max-cost."
             message = f"'{method.name}' asks an endpoint of its own, whose cost cannot be limited here"
             problems.append(loaded.problem(message, fix, "methods", method.position))
+    if problems:
+        raise InputError(problems)
+
+
+def check_until(loaded: LoadedSuite, margin: float) -> None:
+    """Raises InputError for a suite that cannot end as soon as it is settled."""
+    suite, problems = loaded.suite, []
+    if not (math.isfinite(margin) and margin >= 0):
+        problems.append(Problem(f"a margin of {margin} is none", "Give a difference that does not matter, such as 0.01.", field="margin"))
+    if suite.crossed:
+        message = "where seeds are crossed, nothing tells after a part of the plan whether it is settled"
+        problems.append(loaded.problem(message, "Write seeds: 5, or run without --until-decided.", "seeds"))
+    elif suite.n_draws < 2:
+        message = "one draw of the labels leaves nothing to stop early"
+        problems.append(loaded.problem(message, "Write seeds: 5 (or --set seeds=5): at most so many draws.", "seeds"))
     if problems:
         raise InputError(problems)
 
@@ -109,9 +125,15 @@ def data_reports(prepared: Prepared, folder: Path, *, in_time: bool) -> dict[str
 
 
 def command_of(
-    loaded: LoadedSuite, folder: Path, limit: int | None, seed: int | None, overrides: Mapping[str, Any] | None, places: Places
+    loaded: LoadedSuite,
+    folder: Path,
+    limit: int | None,
+    seed: int | None,
+    overrides: Mapping[str, Any] | None,
+    places: Places,
+    until: float | None = None,
 ) -> str:
-    """The command line that goes on with a run."""
+    """The command line that goes on with a run. until: the margin of one that ends when it is settled."""
     if loaded.doc.file is None:
         return f"icl.run(…, out={str(folder)!r})"
     words = ["icl", "run", loaded.source, "--out", str(folder)]
@@ -119,6 +141,7 @@ def command_of(
     words += ["--seed", str(seed)] if seed is not None else []
     for key, value in (overrides or {}).items():
         words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
+    words += ["--until-decided", "--margin", f"{until:g}"] if until is not None else []
     data_root = places.get("data_root")
     named = (
         ("--templates", folders_of(places.get("templates"))),

@@ -16,6 +16,7 @@ from .cells import Budget, Cell
 from .check import metrics_for
 from .crossed import merged
 from .prepare import Prepared
+from .scoring import coverage
 from .store import RunStore
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ class StoredRun:
         """Tokens that a language model computes for these cells from a cold start; None where it is not known, or none is used."""
         return _sum([self.facts[cell].get("tokens_computed") for cell in cells])
 
+    def answered(self, cells: Sequence[Cell]) -> float | None:
+        """The share of the items that were not withheld, over these cells, among those that could be answered; None if there are none."""
+        found = [p for cell in cells for p in self.predictions(cell)]
+        return coverage(sum(p.answer is not None for p in found), sum(p.abstained for p in found))
+
     def predictions(self, cell: Cell) -> list[Prediction]:
         if cell not in self._read:
             with RunStore.read_only(self.folder) as store:
@@ -132,7 +138,8 @@ def compare(
     difference: a minus b on the items that both scored, with its paired 95 % interval (`paired.paired`). p: McNemar's exact test for one
     run of items that are right or wrong, else of the interval's own distribution (`test` says which); p_holm: that of the records over
     all seeds, adjusted for their number per metric (tasks and all tasks apart). settled: whether the interval leaves out 0. n_unscored,
-    floor, ceiling: items that a side could not score, and what the difference could have been with them. detectable: the true difference
+    floor, ceiling: items that a side could not score, and what the difference could have been with them. coverage_a, coverage_b: the share
+    of the items that each side did not withhold (mean over tasks); the difference is about those that both answered. detectable: the true difference
     that would have shown with 80 %; tokens_a, tokens_b: tokens computed from a cold start; more_items, more_runs: how many more until the one seen does.
     Raises InputError if the runs are judged on other items, or have nothing in common.
     """
@@ -304,6 +311,8 @@ def _record(
         "value_b": values[1],
         "tokens_a": _sum([match.a.run.tokens(match.cells[0]) for match in matches]),
         "tokens_b": _sum([match.b.run.tokens(match.cells[1]) for match in matches]),
+        "coverage_a": _mean([match.a.run.answered(match.cells[0]) for match in matches]),
+        "coverage_b": _mean([match.b.run.answered(match.cells[1]) for match in matches]),
         "difference": found.value,
         "low": found.low,
         "high": found.high,

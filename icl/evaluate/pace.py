@@ -8,17 +8,22 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError, Problem
 from ..progress import note
-from ..values import Example
-from .cells import Cell
+from ..values import Example, Prediction
+from .cells import Budget, Cell
+from .intervals import statistic
 from .scoring import item_values
 from .sequential import LEVEL, look
 from .store import RunStore
+
+if TYPE_CHECKING:
+    from .prepare import Prepared
 
 LATE = 1.1
 """A cell of the first draw is begun as long as it is expected to end within this many times the time."""
@@ -126,37 +131,65 @@ class Looks:
 
     metric: Any
     examples: Sequence[Example]
-    budget: int
+    budget: Budget
     draws: int
     """That are planned."""
     margin: float
+    task: str | None = None
+    """None: the run has but one."""
 
     def settled(self, store: RunStore) -> bool:
         """Whether every method is told apart from the best one, or known to differ from it by no more than the margin. The chance to be
         wrong is 5 % over all looks and all pairs of methods."""
-        return settled({name: self._values(store, cells) for name, cells in self._cells(store).items()}, self.draws, self.margin)
+        sign = 1.0 if getattr(self.metric, "higher_is_better", True) else -1.0
+        return settled({name: sign * self._values(store, cells) for name, cells in self._cells(store).items()}, self.draws, self.margin)
 
-    def _cells(self, store: RunStore) -> dict[str, list[str]]:
-        found: dict[str, list[tuple[int, str]]] = {}
+    def n_draws(self, store: RunStore) -> int:
+        """Draws of the labels that are done."""
+        return max(map(len, self._cells(store).values()), default=0)
+
+    def _cells(self, store: RunStore) -> dict[tuple[str | None, str], list[str]]:
+        """(model, method) -> its finished cells at the largest label budget, in order of seeds."""
+        found: dict[tuple[str | None, str], list[tuple[int, str]]] = {}
         for key in store.finished():
             cell = Cell(*json.loads(key))
-            if cell.budget in (self.budget, None):
-                found.setdefault(cell.method, []).append((cell.seed or 0, key))
+            if cell.budget in (self.budget, None) and self.task in (cell.task, None):
+                found.setdefault((cell.model, cell.method), []).append((cell.seed or 0, key))
         return {name: [key for _, key in sorted(cells)] for name, cells in found.items()}
 
     def _values(self, store: RunStore, cells: Sequence[str]) -> NDArray[np.float64]:
-        return np.stack([item_values(self.metric, store.predictions(key), self.examples) for key in cells])
+        return np.stack([worth_of_items(self.metric, store.predictions(key), self.examples) for key in cells])
 
 
-def settled(values: Mapping[str, NDArray[np.float64]], draws: int, margin: float) -> bool:
-    """values: per method (n_runs, n_items); one run stands for all. draws: that the plan has. At least two draws must be there."""
+def worth_of_items(metric: Any, predictions: Sequence[Prediction], examples: Sequence[Example]) -> NDArray[np.float64]:
+    """(n,) what each item is worth, so that the mean is the metric's figure; nan where it could not be scored.
+
+    Of a metric that is no mean over items these are the jackknife's pseudo-values, n · figure - (n - 1) · figure without the item
+    (Tukey 1958, doi:10.1214/aoms/1177706647): their mean is the figure less its bias, their spread its standard error.
+    """
+    values = item_values(metric, predictions, examples)
+    at = np.flatnonzero(~np.isnan(values))
+    if not hasattr(metric, "aggregate") or len(at) < 2:
+        return values
+    figure, n = statistic(metric, values, predictions, examples), len(at)
+    whole = float(figure(at[None])[0])
+    for part in np.array_split(np.arange(n), 1 + n * n // 4_000_000):  # 32 MB of positions at once
+        without = np.stack([np.delete(at, k) for k in part])
+        values[at[part]] = n * whole - (n - 1) * figure(without)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def settled(values: Mapping[Any, NDArray[np.float64]], draws: int, margin: float) -> bool:
+    """values: per method (n_runs, n_items), higher is better; one run stands for all. draws: that the plan has. At least two draws must be
+    there."""
     n_runs = max((len(v) for v in values.values()), default=0)
     if n_runs < 2:
         return False
     if len(values) < 2:
         return True
     whole = {name: np.broadcast_to(v, (n_runs, v.shape[1])) for name, v in values.items() if len(v) in (1, n_runs)}
-    best = max(whole, key=lambda name: float(np.nanmean(np.where(np.isnan(whole[name]), 0.0, whole[name]))))
+    worst = min((float(np.nanmin(v)) for v in whole.values() if not np.isnan(v).all()), default=0.0)
+    best = max(whole, key=lambda name: float(np.where(np.isnan(whole[name]), worst, whole[name]).mean()))
     level = LEVEL / max(1, len(list(combinations(whole, 2))))
     shares = [(n + 1) / draws for n in range(n_runs)]
     return all(
@@ -164,3 +197,45 @@ def settled(values: Mapping[str, NDArray[np.float64]], draws: int, margin: float
         for name, other in whole.items()
         if name != best
     )
+
+
+@dataclass(frozen=True)
+class UntilSettled:
+    """A `loop.Schedule` for any suite: all cells of a draw, then those of the next, of the tasks that are not settled yet."""
+
+    looks: Mapping[str, Looks]
+    """Task -> how it is looked at."""
+    first: int = 0
+    """The seed of the first draw."""
+
+    @classmethod
+    def of(cls, prepared: Prepared, margin: float) -> UntilSettled:
+        """Every task by its first metric that ranks methods. margin: a difference that does not matter."""
+        suite = prepared.loaded.suite
+        looks = {}
+        for name, data in prepared.tasks.items():
+            metric = next((each for each in data.metrics.values() if getattr(each, "ranked", True)), None)
+            if metric is None:
+                fix = "Judge by another metric too, or run without --until-decided."
+                raise InputError(Problem(f"no metric of task '{name}' says which method is better", fix, field="until_decided"))
+            looks[name] = Looks(metric, data.test, suite.budgets[-1], suite.n_draws, margin, name)
+        return cls(looks, prepared.seed)
+
+    def ended(self, store: RunStore) -> list[dict[str, Any]]:
+        """The tasks that got fewer draws than planned."""
+        done = {name: looks.n_draws(store) for name, looks in self.looks.items()}
+        return [
+            {"task": name, "draws": done[name], "planned": looks.draws, "margin": looks.margin}
+            for name, looks in self.looks.items()
+            if done[name] < looks.draws
+        ]
+
+    def __call__(self, todo: Sequence[Cell], store: RunStore) -> Iterator[Cell]:
+        cells = [Cell(*json.loads(key)) for key in store.finished()]
+        begun = {(cell.task, cell.seed) for cell in cells}  # by an earlier session: such a draw is finished before the next look
+        closed: set[str] = set()
+        for seed in range(self.first, self.first + max(looks.draws for looks in self.looks.values())):
+            now = [cell for cell in todo if (self.first if cell.seed is None else cell.seed) == seed]
+            at_look = {cell.task for cell in now if seed > self.first and (cell.task, seed) not in begun}
+            closed |= {task for task in at_look - closed if self.looks[task].settled(store)}
+            yield from (cell for cell in now if cell.task not in closed)

@@ -25,7 +25,7 @@ def _metric(records: Sequence[Record]) -> list[str]:
     scale, unit = (100, " in points") if records[0]["bounds"] == [0.0, 1.0] else (1, "")
     better = "" if records[0]["higher_is_better"] else ", lower is better"
     many = sum(r["seed"] is None for r in records) > 1
-    heads = ["a", "b", "task", "labels", "seed", "a", "b", "a - b", "p (Holm)" if many else "p", "items", "tokens a : b"]
+    heads = ["a", "b", "task", "labels", "seed", "a", "b", "a - b", "p (Holm)" if many else "p", "items", "answered", "tokens a : b"]
     rows = [heads, *(_row(record, records, scale, many) for record in records)]
     lines = aligned(_without_constant(rows), left=_n_left(rows))
     says = ["", *(verdict(record, many) for record in records)]
@@ -58,8 +58,15 @@ def _row(record: Record, records: Sequence[Record], scale: float, many: bool) ->
         _interval(record, scale),
         "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
         f"{record['n_items']:,}" + (f", {record['n_unscored']:,} not scored" if record["n_unscored"] else ""),
+        said_coverage(record),
         f"{record['tokens_a'] / record['tokens_b']:.2f}" if record["tokens_a"] and record["tokens_b"] else "",
     ]
+
+
+def said_coverage(record: Record) -> str:
+    """What share of the items each side answered; empty where neither withheld any."""
+    shares = [record["coverage_a"], record["coverage_b"]]
+    return "" if all(share in (None, 1.0) for share in shares) else " : ".join("-" if s is None else f"{s:.0%}" for s in shares)
 
 
 def verdict(record: Record, many: bool = False) -> str:
@@ -112,6 +119,8 @@ def _notes(records: Sequence[Record]) -> list[str]:
     ]
     if sum(r["seed"] is None and r["metric"] == records[0]["metric"] for r in records) > 1:
         lines.append("p (Holm): adjusted for the number of comparisons by a metric, single tasks and all tasks each by themselves")
+    if any(said_coverage(r) for r in records):
+        lines.append("answered: the share of the items that a and b did not withhold; a - b is about those that both answered")
     if any(r["tokens_a"] and r["tokens_b"] for r in records):
         lines.append("tokens a : b: how many times the tokens of b the language model computes for a, from a cold start")
     if any(r["n_unscored"] for r in records):

@@ -49,7 +49,8 @@ def _task(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, data
     records = [r for r in results["records"] if r["task"] == task]
     of_all = f" of {facts['n_test']}" if facts["n_items"] < facts["n_test"] else ""
     labels = f" · {len(facts['labels'])} labels" if facts["labels"] else f" · {facts['kind']}"
-    yield [f"{task}{labels} · {facts['n_train']} rows to learn from · {facts['n_items']}{of_all} test items", *_left_out(facts)]
+    ended = [said_ended(entry) for entry in results.get("ended_early", ()) if entry["task"] == task]
+    yield [f"{task}{labels} · {facts['n_train']} rows to learn from · {facts['n_items']}{of_all} test items", *_left_out(facts), *ended]
     for name, metric in results["metrics"].items():
         if any(r["metric"] == name for r in records):
             yield _metric(results, task, name, metric)
@@ -62,6 +63,12 @@ def _task(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, data
             yield [*aligned(rows), NOTE]
     if data:
         yield list(data)
+
+
+def said_ended(entry: Mapping[str, Any]) -> str:
+    """Why a task has fewer draws than its suite says. entry: of `ended_early` in results.json."""
+    level = f", or known to lie within {entry['margin']:g} of it" if entry["margin"] else ""
+    return f"ended after {entry['draws']} of {entry['planned']} draws of the labels: every method is told apart from the best one{level}"
 
 
 def _left_out(facts: Mapping[str, Any]) -> list[str]:

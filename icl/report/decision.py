@@ -40,7 +40,8 @@ def page_answer(found: Findings, notes: Sequence[str] = ()) -> Answer:
         figures.append(("training wins over the best prompt", at if ends in at else f"{at} [{ends}]"))
     figures.append(("a query takes", _seconds(cost.item_s) + (f", {cost.item_money:.6f} to pay" if cost.item_money else "")))
     if even is not None and not math.isinf(even.with_reuse):
-        figures.append(("training has paid for itself after", f"{even.with_reuse:,.0f} queries"))
+        whole = f" ({_queries(even.without_reuse)} if every prompt is computed whole)" if even.without_reuse != even.with_reuse else ""
+        figures.append(("training has paid for itself after", f"{even.with_reuse:,.0f} queries{whole}"))
     if found.budget and cost.fit_s >= 0.05:
         figures.append(("learning from the labels takes", _seconds(cost.fit_s)))
     title = f"Use {choice.winner}" if choice.settled or choice.halves is None else "Not settled"
@@ -184,9 +185,15 @@ def _cost(found: Findings) -> str:
         even_s = (
             f"training {found.trained} has paid for itself against {found.prompt} after {after:,.0f} quer{'y' if after == 1 else 'ies'}"
         )
-    if even.with_cache is not None and not math.isinf(even.with_cache) and even.with_cache != after:
-        even_s += f" ({even.with_cache:,.0f} at the provider's cache prices)"
+    others = {"with every prompt computed whole": even.without_reuse, "at the provider's cache prices": even.with_cache}
+    said_too = [f"{_queries(n)} {how}" for how, n in others.items() if n is not None and n != after]
+    even_s += f" ({', '.join(said_too)})" if said_too else ""
     return f"{said}; in {'money' if even.unit == 'money' else 'time on this machine'}, {even_s}."
+
+
+def _queries(n: float) -> str:
+    """After how many: `math.inf` is never."""
+    return "never" if math.isinf(n) else f"{n:,.0f}"
 
 
 def _change(found: Findings) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from .console import said_ended
 from .markup import Cell, Num, Safe, fold, name, paragraph, table
 from .plots import Crossing
 from .runs import Record, Runs, Series, best_of, is_percent, said_budget, said_seconds, whole
@@ -88,6 +89,8 @@ def _said(runs: Runs, lead: _Lead) -> str:
     value = whole(lead.record, is_percent(runs.metrics[metric]))
     labels = f"all {facts['n_train']:,} labels" if lead.budget == "all" else said_budget(lead.budget)
     text = f"On {lead.task}, with {labels}, the {metric} of {runs.names[lead.series]} is {value} ({facts['n_items']:,} test items{draws})."
+    early = [entry for entry in runs.sources[lead.series.run].document.get("ended_early", ()) if entry["task"] == lead.task]
+    text += "".join(f" The run {said_ended(entry)}." for entry in early)
     if lead.level:
         return f"{text} Not told apart from it, so perhaps as good: {_and([runs.names[series] for series in lead.level])}."
     return f"{text} It is told apart from every other method." if lead.n_methods > 1 else text

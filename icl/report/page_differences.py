@@ -9,7 +9,7 @@ from ..errors import InputError
 from ..evaluate.cells import Cell
 from ..evaluate.compare import StoredRun, aligned
 from ..seeds import numpy_rng_for
-from .comparison import verdict
+from .comparison import said_coverage, verdict
 from .markup import Cell as TableCell
 from .markup import Num, Section, figures, name, paragraph, table
 from .plots import Mark, Row, rows_svg
@@ -87,6 +87,8 @@ def _record(runs: Runs, stored: Mapping[int, StoredRun], task: str, metric: str,
     wins = None if not found.differs else "a" if ((found.value or 0.0) > 0) is facts["higher_is_better"] else "b"
     return {
         "bounds": facts["bounds"],
+        "coverage_a": first.answered(ours),
+        "coverage_b": second.answered(theirs),
         "difference": found.value,
         "low": found.low,
         "high": found.high,
@@ -129,7 +131,9 @@ def _task(runs: Runs, task: str, metric: str, pairs: Sequence[Pair], records: Se
             continue
         value, low, high = (f"{record[key] * scale:+.{digits}f}" for key in ("difference", "low", "high"))
         p = "" if record["p_holm"] is None else "<0.001" if record["p_holm"] < 0.001 else f"{record['p_holm']:.3f}"
-        left_out = f"{record['n_unscored']:,} not scored" if record["n_unscored"] else ""
+        answered = said_coverage(record)
+        not_scored = f"{record['n_unscored']:,} not scored" if record["n_unscored"] else ""
+        left_out = ", ".join(filter(None, (not_scored, f"answered {answered}" if answered else "")))
         says = verdict(record, many)
         if record["settled"]:
             says = says.replace(f"{record['better']} is better", f"{a if record['better'] == 'a' else b} is better", 1)

@@ -72,6 +72,10 @@ def test_costs_are_money(task, lm, encoder, tmp_path):
     assert "paid per query" in made.table()
     again = decide(task, lm, encoder, tmp_path / "run")
     assert again.text == made.text
+    rented = decide(task, lm, encoder, tmp_path / "run", hour_price=3.6).findings  # a thousandth for a second
+    assert rented.costs["majority"].item_money == pytest.approx(rented.costs["majority"].item_s / 1000)
+    assert rented.costs["zero_shot"].item_money == costs["zero_shot"]  # to wait for an answer costs nothing
+    assert rented.break_even.without_reuse > 0  # training does now
 
 
 def test_the_cost_limit_stops_it_and_says_how_to_go_on(task, lm, encoder, tmp_path):

@@ -85,6 +85,28 @@ def test_what_could_not_be_scored_is_counted_and_bounded(folder):
     assert f"between {record['floor'] * 100:+.1f} and {record['ceiling'] * 100:+.1f}" in table
 
 
+def test_what_a_side_did_not_answer_stands_beside_the_difference(folder):
+    """`timid` withholds its answers about rows that end in 3."""
+    method = (folder / "plugins" / "hashed.py").read_text()
+    right_now = "        return Prediction(query.uid, answer, {"
+    assert right_now in method
+    timid = f"""        if query.fields["text"].endswith("3"):
+            return Prediction(query.uid, None, why="abstained", withheld=answer)
+{right_now}"""
+    (folder / "plugins" / "timid.py").write_text(method.replace(right_now, timid))
+    run = go(folder, methods=("hashed", "timid"), seeds=2, budgets=[30], metrics=["accuracy"])
+    found = icl.compare(run, "timid", "hashed")
+    n_withheld = sum(row["text"].endswith("3") for row in ROWS[60:])
+    record = of(found, seed=None)
+    assert (record["coverage_a"], record["coverage_b"]) == (pytest.approx(1 - n_withheld / 80), 1.0)
+    said = f"{1 - n_withheld / 80:.0%} : 100%"
+    assert said in found.table()
+    assert "a - b is about those that both answered" in found.table()
+    page = (run.folder / "report.html").read_text()
+    assert f"answered {said}" in page or f"answered {' : '.join(reversed(said.split(' : ')))}" in page
+    assert "answered" not in icl.compare(run, "hashed", "hashed").table()
+
+
 def test_the_table_and_a_comparison_agree_on_what_is_level(folder):
     """Methods marked as level with the best are those whose comparison leaves 0 within the interval."""
     run = go(folder, methods=("majority", "hashed", {"name": "worse", "hashed": {"fails_on": "down 3"}}, {"name": "again", "hashed": {}}))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from icl.evaluate.cells import Cell
-from icl.evaluate.pace import SETTLED, TIME, Looks, Pace, settled
+from icl.evaluate.pace import SETTLED, TIME, Looks, Pace, settled, worth_of_items
 from icl.evaluate.store import RunStore
+from icl.plugins import Context, build
 from icl.values import Example, Prediction
 
 
@@ -133,3 +134,65 @@ def test_the_run_ends_when_it_is_settled(monkeypatch, store):
         done.append(each)
     assert pace.why == SETTLED
     assert {c.seed for c in done} == {0, 1}
+
+
+class Loss:
+    """Lower is better."""
+
+    higher_is_better = False
+
+    def __call__(self, predictions, examples):
+        return np.array([float(p.answer != "yes") for p in predictions])
+
+
+def test_the_best_of_a_metric_of_which_less_is_better(store):
+    """Two that are close to each other, and one far behind: the two must be told apart too."""
+    items = tuple(Example(f"{n}-0", {"text": str(n)}, "yes") for n in range(200))
+    for method, right in (("a", 150), ("b", 148), ("z", 10)):
+        for seed in (0, 1):
+            done = cell(method, 64, seed)
+            store.add_unit(
+                done.key, 0, 0, [Prediction(e.uid, "yes" if (n + seed) % 200 < right else "no") for n, e in enumerate(items)], 0.1
+            )
+            store.finish_cell(done.key, {}, {})
+    assert not Looks(Loss(), items, 64, 5, 0.0).settled(store)
+    assert Looks(Loss(), items, 64, 5, 0.0).n_draws(store) == 2
+
+
+def answers(rng, targets, share):
+    """Predictions that are right with this share, else any of the labels."""
+    return [Prediction(f"{n}-0", t if rng.random() < share else "abc"[rng.integers(3)]) for n, t in enumerate(targets)]
+
+
+def labelled(rng, n):
+    targets = rng.choice(["a", "b", "c"], n, p=[0.7, 0.2, 0.1]).tolist()
+    return targets, [Example(f"{k}-0", {"text": str(k)}, t) for k, t in enumerate(targets)]
+
+
+def test_what_an_item_is_worth_in_a_metric_that_is_no_mean():
+    rng = np.random.default_rng(0)
+    metric = build("metric", "macro_f1", Context(labels=("a", "b", "c")))
+    targets, examples = labelled(rng, 60)
+    found = answers(rng, targets, 0.6)
+    found[3] = Prediction("3-0", None, why="too long")
+    scored = np.array([n for n in range(60) if n != 3])
+    whole = metric.aggregate(found, examples, scored[None])[0]
+    without = [metric.aggregate(found, examples, np.delete(scored, k)[None])[0] for k in range(59)]
+    worth = worth_of_items(metric, found, examples)
+    assert np.isnan(worth[3])
+    assert worth[scored] == pytest.approx(59 * whole - 58 * np.array(without))
+    assert np.nanmean(worth) == pytest.approx(whole, abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [60, 200])
+@pytest.mark.parametrize("share", [0.4, 0.8])
+def test_equals_by_macro_f1_are_told_apart_at_most_six_times_in_a_hundred(n, share):
+    """Five draws, a look after each from the second on; both methods are equally good."""
+    rng, named = np.random.default_rng(n), 0
+    metric = build("metric", "macro_f1", Context(labels=("a", "b", "c")))
+    for _ in range(1000):
+        targets, examples = labelled(rng, n)
+        runs = [np.stack([worth_of_items(metric, answers(rng, targets, share), examples) for _ in range(5)]) for _ in range(2)]
+        named += any(settled({"one": runs[0][:k], "other": runs[1][:k]}, 5, 0.0) for k in range(2, 6))
+    assert named / 1000 <= 0.06

@@ -231,6 +231,56 @@ def test_a_plan_computes_no_item(folder):
     assert "8 runs, 80 predictions" in plan.table()
 
 
+# ── until it is settled ──
+
+
+def test_a_run_ends_with_the_draw_that_settles_it_and_goes_on_without_the_flag(folder, capsys):
+    edit(folder, "seeds: 2", "seeds: 4")
+    edit(folder, "metrics: [accuracy, macro_f1, ece]", "metrics: [macro_f1, accuracy]")
+    run = go(folder, until_decided=True, margin=0.0)
+    (ended,) = run.document["ended_early"]
+    assert ended == {"task": "colours", "draws": ended["draws"], "planned": 4, "margin": 0.0}
+    assert 2 <= ended["draws"] < 4
+    assert {c["seed"] for c in run.document["cells"]} == set(range(ended["draws"]))
+    assert run.document["complete"]
+    said = f"ended after {ended['draws']} of 4 draws of the labels: every method is told apart from the best one"
+    assert said in run.table()
+    assert said in (run.folder / "report.html").read_text()
+    before = (run.folder / "results.json").read_bytes()
+    go(folder, until_decided=True, margin=0.0)
+    assert (run.folder / "results.json").read_bytes() == before
+    whole = go(folder)
+    assert "ended_early" not in whole.document
+    assert (whole.folder / "results.json").read_bytes() == (go(folder, "at once").folder / "results.json").read_bytes()
+
+
+def test_a_task_that_is_settled_gets_no_further_draw_while_another_does(folder):
+    """Of the second task nothing can be told apart: it is judged on two methods that answer alike."""
+    edit(folder, "seeds: 2", "seeds: 4")
+    edit(
+        folder,
+        "methods:",
+        "  - {name: same, train: train.csv, test: test.csv, label: colour}\nmethods:\n  - {name: twin, majority: {}, tasks: [same]}",
+    )
+    edit(folder, "  - hashed", "  - {hashed: {}, tasks: [colours]}")
+    edit(folder, "metrics: [accuracy, macro_f1, ece]", "metrics: [macro_f1]")
+    run = go(folder, until_decided=True, margin=0.0)
+    assert [entry["task"] for entry in run.document["ended_early"]] == ["colours"]
+    draws = {task: {c["seed"] for c in run.document["cells"] if c["task"] == task} for task in ("colours", "same")}
+    assert draws["same"] == {0, 1, 2, 3}
+    assert draws["colours"] < {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "says"), [("seeds: 1", "nothing to stop early"), ("seeds: {draw: 3, train: 2}", "where seeds are crossed")]
+)
+def test_what_cannot_end_early_is_told_before_any_work(folder, seeds, says):
+    edit(folder, "seeds: 2", seeds)
+    with pytest.raises(InputError, match=says):
+        go(folder, until_decided=True)
+    assert not (folder / "out").exists()
+
+
 # ── interruptions ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 SCRIPT = """

@@ -64,7 +64,7 @@ def test_a_cheaper_method_that_may_be_as_good():
         "(The plain maximum over all methods, 80.0 %, is optimistic.)",
         "Training wins over the best prompt from about 180 labels on (95 % interval 90 to beyond 256).",
         "A query of embedding_head takes 20 ms, learning from the labels 2.0 s; in time on this machine, training embedding_head has paid for "
-        "itself against knn-8 after 8 queries.",
+        "itself against knn-8 after 8 queries (5 with every prompt computed whole).",
         "256 more labels may bring knn-8 2.1 points [-0.4, 4.5].",
     ):
         assert part in text
@@ -130,7 +130,8 @@ def test_crossovers(crossing, says):
     [
         (BreakEven("seconds", math.inf, math.inf, None), "training embedding_head never pays against knn-8"),
         (BreakEven("money", 0, 0, None), "in money, embedding_head is cheaper than knn-8 from the first query"),
-        (BreakEven("money", 50, 40, 90), "after 40 queries (90 at the provider's cache prices)"),
+        (BreakEven("money", 50, 40, 90), "after 40 queries (50 with every prompt computed whole, 90 at the provider's cache prices)"),
+        (BreakEven("seconds", 7, math.inf, None), "training embedding_head never pays against knn-8 (7 with every prompt computed whole)"),
     ],
 )
 def test_break_even(even, says):
