@@ -107,12 +107,11 @@ class _Checker:
         return tuple(entries)
 
     def only(self, names: Any, tasks: Sequence[str], n: int) -> tuple[str, ...]:
-        """The tasks that a method is limited to; those that the suite lacks are noted."""
+        """The tasks that a method is limited to, none if it is left out; those that the suite lacks are noted."""
         path = ("methods", n, "tasks")
-        if not isinstance(names, list) or not names:
-            self.problems.append(
-                problem_at(self.doc, f"'tasks' is a list of task names, got {names!r}", "Leave it out for all tasks.", path)
-            )
+        if not isinstance(names, list):
+            fix = "Leave it out for all tasks; an empty list leaves the method out."
+            self.problems.append(problem_at(self.doc, f"'tasks' is a list of task names, got {names!r}", fix, path))
             return ()
         for name in names:
             if name not in tasks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..prompt import Unfit
 from ..protocols import LanguageModel
@@ -15,6 +15,13 @@ from ._written import requests_for
 
 if TYPE_CHECKING:
     from ._predictor import FewShotPredictor
+
+
+@runtime_checkable
+class PlansWriting(Protocol):
+    """A model on this machine: what prompts share is read once for all texts that are written behind them."""
+
+    def plan_generation(self, prompts: Sequence[Prompt], max_new_tokens: int = 64, n: int = 1) -> TokenCounts: ...
 
 
 def plan(predictor: FewShotPredictor, queries: Sequence[Example]) -> TokenCounts:
@@ -45,6 +52,8 @@ def _work(predictor: FewShotPredictor, lm: LanguageModel, queries: Sequence[Exam
     work = [(q, p) for q, p in work if predictor.kind != "choose" or q.choices]
     samples = predictor.method.samples if predictor._writes(lm) else 1
     if work and (predictor._writes(lm) or predictor._shows_rationales):
+        if isinstance(lm, PlansWriting):
+            return lm.plan_generation([p for _, p in work], predictor.method.max_new_tokens, samples)
         written = len(work) * samples * predictor.method.max_new_tokens
         total = sum(p.n_tokens or 0 for _, p in work) * requests_for(lm, samples) + written
         return TokenCounts(total, total, written)

@@ -60,7 +60,7 @@ def test_a_suite_is_read(folder):
         ("  - majority", "  - {few_shot: {readout: per_chr}}", 5, "methods.0.few_shot.readout", "per_char"),
         ("  - majority", "  - majority\n  - majority", 6, "methods.1", "two methods are called 'majority'"),
         ("  - majority", "  - {majority: {}, tasks: [colors]}", 5, "methods.0.tasks", "Did you mean 'colours'"),
-        ("  - majority", "  - {majority: {}, tasks: []}", 5, "methods.0.tasks", "a list of task names"),
+        ("  - majority", "  - {majority: {}, tasks: colours}", 5, "methods.0.tasks", "a list of task names"),
         ("  - majority", "  - {few_shot: {abstain: {acuracy: 1}}}", 5, "methods.0.few_shot.abstain.acuracy", "Did you mean 'accuracy'"),
         ("  - majority", "  - {few_shot: {abstain: 2}}", 5, "methods.0.few_shot.abstain", "less than or equal to 1"),
         ("  - majority", "  - {few_shot: {windows: {m: 1}}}", 5, "methods.0.few_shot.windows.m", "'windows' has no option 'm'"),
@@ -172,6 +172,8 @@ def test_a_method_may_be_limited_to_some_tasks(folder):
         "methods": [{"knn_vote": {}, "tasks": ["t"]}, {"name": "nearest", "nearest_answer": {}, "tasks": ["a"]}],
     }
     assert [(c.task, c.method) for c in cells(load_suite(suite))] == [("t", "knn_vote"), ("a", "nearest")]
+    left_out = load_suite(suite, overrides={"methods.0.tasks": []})
+    assert [(c.task, c.method) for c in cells(left_out)] == [("a", "nearest")], "a method of no task is left out"
     suite["methods"][0] = "knn_vote"
     assert any("cannot do task 'a'" in p.message for p in problems(suite))
 

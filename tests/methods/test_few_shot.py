@@ -196,8 +196,15 @@ def test_the_plan_counts_what_is_scored(few_shot):
     naive = sum(len(p.candidates) * p.n_tokens for p in predictions)
     assert naive < counts.naive < naive + 5 * sum(map(len, LABELS)) + 5 * len(LABELS) * 2
     assert counts.computed < counts.naive
-    answers = fit(few_shot(), "answer").plan(QUERIES["answer"])
-    assert answers.computed > 0
+
+
+def test_the_plan_counts_what_is_written_with_shared_beginnings_once(few_shot, tiny_lm):
+    predictor = fit(few_shot(retriever="random", max_new_tokens=6), "answer")
+    counts = predictor.plan(QUERIES["answer"])
+    before = replace(tiny_lm.totals)
+    predictor.predict(QUERIES["answer"])
+    assert tiny_lm.totals.computed - before.computed <= counts.computed < counts.naive, "the same demonstrations are read once"
+    assert tiny_lm.totals.naive - before.naive <= counts.naive
 
 
 def test_generated_answers_are_read_out(few_shot, tiny_lm):
