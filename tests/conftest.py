@@ -25,3 +25,14 @@ def shared() -> Path:
 def _no_leftover_files(tmp_path, monkeypatch):
     """Every test works in its own folder, so default outputs (`runs/…`) never land in the checkout."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def one_thread():
+    """torch computes with one thread, so that a training ends with the same weights each time."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

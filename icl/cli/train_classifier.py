@@ -11,7 +11,23 @@ import typer
 from ..errors import InputError, Problem
 from .options import Quiet
 from .output import be_quiet, tell
-from .trained import CHECKPOINTS, check_judges, check_out, say_heading, say_next, say_point, tell_task, tell_training
+from .trained import (
+    CHECKPOINTS,
+    BatchSize,
+    EvalFile,
+    Out,
+    Search,
+    Seed,
+    Set,
+    TrainFile,
+    check_judges,
+    check_out,
+    say_heading,
+    say_next,
+    say_point,
+    tell_task,
+    tell_training,
+)
 
 if TYPE_CHECKING:
     from ..data import Task
@@ -26,17 +42,13 @@ class Training:
         str, typer.Option(metavar="NAME", help="What it starts from: minilm, a folder, or a hub id such as bert-base-uncased.")
     ] = "minilm"
     epochs: Annotated[int, typer.Option(metavar="N", min=1, help="Times that every row is seen.")] = 3
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Rows per step.")] = 16
+    batch_size: BatchSize = 16
     learning_rate: Annotated[
         float | None, typer.Option(metavar="X", help="Of AdamW, at its highest. [default: 1e-4 for small encoders, 3e-5 for others]")
     ] = None
-    set: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Another setting of the method classifier, such as long=slide; may be given several times."
-        ),
-    ] = None
-    seed: Annotated[int, typer.Option(metavar="S", help="Of the head, the order of rows and dropout.")] = 0
+    search: Search = None
+    set: Set = None
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +62,11 @@ class Names:
 
 
 def classifier(
-    train: Annotated[Path, typer.Option(metavar="FILE", help="Labelled rows to learn from: CSV, TSV, JSONL or Parquet.")],
+    train: TrainFile,
     names: Names,
     how: Training,
-    eval: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Labelled rows that judge each epoch; the best one is kept. [default: a tenth of the rows, where there are 1,000 or more]",
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the predictor goes.")] = Path("results"),
+    eval: EvalFile = None,
+    out: Out = Path("results"),
     quiet: Quiet = False,
 ) -> None:
     """Train an encoder with a classification head, and write it as a folder that `icl predict` and suites take.
@@ -90,8 +96,8 @@ def _settings(how: Training) -> Settings:
     from ..plugins import find, settings_of
     from .run import overrides
 
-    given = {"epochs": how.epochs, "batch_size": how.batch_size, "learning_rate": how.learning_rate, **overrides(how.set or ())}
-    return cast("Settings", settings_of(find("method", "classifier"), given, "--set"))
+    named = {name: getattr(how, name) for name in ("epochs", "batch_size", "learning_rate", "search")}
+    return cast("Settings", settings_of(find("method", "classifier"), {**named, **overrides(how.set or ())}, "--set"))
 
 
 def _task(train: Path, eval: Path | None, names: Names) -> Task:

@@ -10,7 +10,23 @@ import typer
 
 from .options import Quiet, Templates
 from .output import be_quiet, tell
-from .trained import CHECKPOINTS, check_judges, check_out, say_heading, say_next, say_point, tell_task, tell_training
+from .trained import (
+    CHECKPOINTS,
+    BatchSize,
+    EvalFile,
+    Out,
+    Search,
+    Seed,
+    Set,
+    TrainFile,
+    check_judges,
+    check_out,
+    say_heading,
+    say_next,
+    say_point,
+    tell_task,
+    tell_training,
+)
 
 if TYPE_CHECKING:
     from ..data import Task
@@ -26,17 +42,13 @@ class Training:
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Times that every row is seen. [default: 200 steps' worth, 3 to 20]")
     ] = None
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Rows per step.")] = 8
+    batch_size: BatchSize = 8
     learning_rate: Annotated[
         float | None, typer.Option(metavar="X", help="Of AdamW, at its highest. [default: that of the kind, such as 5e-4 for lora]")
     ] = None
-    set: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Another setting of the method finetune, such as rank=8; may be given several times."
-        ),
-    ] = None
-    seed: Annotated[int, typer.Option(metavar="S", help="Of new weights, the order of rows and dropout.")] = 0
+    search: Search = None
+    set: Set = None
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +67,12 @@ class Prompted:
 
 
 def finetune(
-    train: Annotated[Path, typer.Option(metavar="FILE", help="Labelled rows to learn from: CSV, TSV, JSONL or Parquet.")],
+    train: TrainFile,
     prompted: Prompted,
     how: Training,
-    eval: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Labelled rows that judge each epoch; the best one is kept. [default: a tenth of the rows, where there are 1,000 or more]",
-        ),
-    ] = None,
+    eval: EvalFile = None,
     templates: Templates = None,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the predictor goes.")] = Path("results"),
+    out: Out = Path("results"),
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a language model with its prompt, and write what was trained as a folder that `icl predict` and suites take.
@@ -109,7 +115,7 @@ def _settings(how: Training) -> Settings:
     from ..plugins import find, settings_of
     from .run import overrides
 
-    named = {name: getattr(how, name) for name in ("base", "kind", "epochs", "batch_size", "learning_rate")}
+    named = {name: getattr(how, name) for name in ("base", "kind", "epochs", "batch_size", "learning_rate", "search")}
     settings = cast("Settings", settings_of(find("method", "finetune"), {**named, **overrides(how.set or ())}, "--set"))
     refuse_without_labels(settings.calibration)
     return settings

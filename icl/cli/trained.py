@@ -1,10 +1,12 @@
-"""What the commands that train a predictor share: where it goes, and what is said while and after."""
+"""What the commands that train share: options, where the predictor goes, and what is said while and after."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
 
 from ..errors import InputError, Problem
 from .output import say, tell
@@ -13,6 +15,29 @@ if TYPE_CHECKING:
     from ..data import Task
 
 CHECKPOINTS = "checkpoints"
+TrainFile: TypeAlias = Annotated[Path, typer.Option(metavar="FILE", help="Labelled rows to learn from: CSV, TSV, JSONL or Parquet.")]
+EvalFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Labelled rows that judge each epoch; the best one is kept. [default: a tenth of the rows, where there are 1,000 or more]",
+    ),
+]
+Out: TypeAlias = Annotated[Path, typer.Option(metavar="FOLDER", help="Where the predictor goes.")]
+BatchSize: TypeAlias = Annotated[int, typer.Option(metavar="N", min=1, help="Rows per step.")]
+Search: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Try N settings around these on rows held out, or on five folds of a small file, and train with the best; needs optuna.",
+    ),
+]
+Set: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Another setting, such as weight_decay=0.1; may be given several times."),
+]
+Seed: TypeAlias = Annotated[int, typer.Option(metavar="S", help="Of new weights, the order of rows, and dropout.")]
 
 
 def check_out(out: Path) -> None:
@@ -63,6 +88,19 @@ def tell_training(record: Mapping[str, Any], task: Task, out: Path) -> None:
     tell(
         f"{kept}; {len(task.train) + len(task.dev)} labels owned, {record['n_trained']:,} of {record['n_parameters']:,} parameters trained "
         f"in {record['seconds']:.0f} s{memory}; {size / 1e6:.1f} MB on disk"
+    )
+    if "search" in record:
+        _tell_search(record["search"])
+
+
+def _tell_search(record: Mapping[str, Any]) -> None:
+    """What was found, beside what was given."""
+    given, best = record["given"], record["best"]
+    changed = {name: value for name, value in best["settings"].items() if value != given["settings"][name]}
+    said = ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in changed.items())
+    tell(
+        f"search: {record['n_trials']} trial{'s' * (record['n_trials'] > 1)}, {record['n_steps']:,} steps, {record['seconds']:.0f} s of these; best on the rows that judge: "
+        f"{best['score']:.4f} with {said or 'the settings as given'} ({given['score']:.4f} as given)"
     )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, Problem
+from ..progress import note
 from ..protocols import LanguageModel
-from ..train.split import FOLDS, best_epoch, folds, held_out
+from ..train.search import Space, around, one_of, search
+from ..train.split import best_epoch, cross, held_out
 from ..values import Example
 from ._common import inputs_of
 from .finetune import FEWEST_EPOCHS, FEWEST_STEPS, MOST_EPOCHS
@@ -47,14 +49,12 @@ class Job:
 
         s, started = self.method.settings, time.monotonic()
         self._check()
-        validation = [] if self.method.evaluated else held_out(self._strata, s.validation, self.method.seed)
-        epochs = s.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, -(-FEWEST_STEPS * s.batch_size // len(self.pool))))
+        epochs = self.epochs
         tried: list[Training] = []
-        if s.validation == "folds" and not self.method.evaluated and len(self.pool) >= 2 * FOLDS:
+        if s.validation == "folds" and not self.method.evaluated:
             epochs, tried = self._folds(epochs)
-        out = set(validation)
-        rows = [i for i in range(len(self.pool)) if i not in out]
-        trainable, record, n_rows = self._train(rows, validation, epochs, FIT)
+        rows, validation = self._held
+        trainable, record, n_rows = self._train(rows, validation, epochs, FIT, patience=s.patience, on_epoch=self.method.on_epoch)
         trainable.settle()
         lm = trained_model(self.base, trainable)
         base = {"reference": dict(self.base.reference), "fingerprint": self.base.fingerprint, "window": lm.window}
@@ -72,6 +72,64 @@ class Job:
             "validation": {"n_rows": len(self.method.evaluated or validation), "folds": len(tried)},
         }
         return FinetunedPredictor(predictor, handle, operations_of(trainable.model), base, about, self.method.name)
+
+    def searched(self) -> FinetunedPredictor:
+        """As `run`, with the best of the settings that were tried."""
+        m, s = self.method, self.method.settings
+        self._check()
+        parts = [self._held] if m.evaluated or self._held[1] else cross(self._strata, m.seed)
+        if not parts:
+            note(f"no search for settings: {len(self.pool)} rows are too few to judge by")
+            return self.run()
+
+        def attempt(changes: Mapping[str, Any], part: int, name: str) -> Training:
+            job = self._with(changes)
+            return job._train(*parts[part], job.epochs, name, patience=s.patience if len(parts) == 1 else None)[1]
+
+        rows = [[e.uid, right] for e, right in zip(self.pool, self._right(self.pool), strict=True)]
+        key = [self.base.fingerprint, s.model_dump(mode="json"), rows, [[e.uid, e.target] for e in m.evaluated]]
+        found = search(
+            self._space(), attempt, n_parts=len(parts), trials=s.search or 1, seed=m.seed, work=m.work, key=key,
+            what=f"Search, {self.base.name}",
+        )  # fmt: skip
+        predictor = self._with(found.changes).run()
+        return replace(predictor, training=found.counted(predictor.training))
+
+    def _with(self, changes: Mapping[str, Any]) -> Job:
+        """The same fit with other settings; folds are not asked for the number of epochs, since the search was."""
+        s = self.method.settings
+        validation = "none" if s.validation == "folds" else s.validation
+        job = replace(
+            self, method=replace(self.method, settings=s.model_copy(update={**changes, "search": None, "validation": validation}))
+        )
+        job.__dict__["base"] = self.base  # loaded once
+        return job
+
+    def _space(self) -> Space:
+        s = self.method.settings
+        space: dict[str, Any] = {
+            "learning_rate": around(s.learning_rate or RATES[s.kind], 4),
+            "epochs": one_of(self.epochs, max(1, self.epochs // 2), 2 * self.epochs),
+            "weight_decay": one_of(s.weight_decay, 0.0, 0.1),
+        }
+        if s.kind == "lora":
+            space |= {"rank": one_of(s.rank, max(1, s.rank // 4), 2 * s.rank), "dropout": one_of(s.dropout, 0.0, 0.1)}
+        if s.kind in ("prompt", "prefix"):
+            space["virtual_tokens"] = one_of(s.virtual_tokens, max(1, s.virtual_tokens // 2), 2 * s.virtual_tokens)
+        return space
+
+    @property
+    def epochs(self) -> int:
+        """As the settings say, else as many as make `FEWEST_STEPS`."""
+        s = self.method.settings
+        return s.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, -(-FEWEST_STEPS * s.batch_size // len(self.pool))))
+
+    @property
+    def _held(self) -> tuple[list[int], list[int]]:
+        """(rows to train on, rows of the pool that judge each epoch)."""
+        validation = [] if self.method.evaluated else held_out(self._strata, self.method.settings.validation, self.method.seed)
+        out = set(validation)
+        return [i for i in range(len(self.pool)) if i not in out], validation
 
     def _check(self) -> None:
         """Before anything is trained."""
@@ -187,14 +245,21 @@ class Job:
 
     def _folds(self, epochs: int) -> tuple[int, list[Training]]:
         """How many epochs are best for rows that a training did not see, judged on each fifth of the pool in turn."""
-        records = []
-        for n, part in enumerate(folds(self._strata, self.method.seed)):
-            rest = [i for i in range(len(self.pool)) if i not in set(part)]
-            records.append(self._train(rest, part, epochs, f"fold-{n}")[1])
-        return best_epoch([r.curve for r in records]), records
+        parts = cross(self._strata, self.method.seed)
+        records = [self._train(rest, part, epochs, f"fold-{n}")[1] for n, (rest, part) in enumerate(parts)]
+        return (best_epoch([r.curve for r in records]) if records else epochs), records
 
-    def _train(self, rows: Sequence[int], validation: Sequence[int], epochs: int, name: str) -> tuple[Trainable, Training, int]:
-        """Train a new copy on some rows of the pool; how many of them fit. A training for the folds goes through all epochs."""
+    def _train(
+        self,
+        rows: Sequence[int],
+        validation: Sequence[int],
+        epochs: int,
+        name: str,
+        *,
+        patience: int | None = None,
+        on_epoch: Callable[[Mapping[str, float]], None] | None = None,
+    ) -> tuple[Trainable, Training, int]:
+        """Train a new copy on some rows of the pool; how many of them fit. patience: None: through all epochs, as for folds."""
         from ..train.causal import lesson_for
         from ..train.loop import train
         from ._lessons import path_of, taught_rows
@@ -223,7 +288,7 @@ class Job:
                 [each.split.prefix for each in taught],
             ],
         )
-        updated = {"epochs": epochs, "learning_rate": s.learning_rate or RATES[s.kind], "patience": s.patience if name == FIT else None}
+        updated = {"epochs": epochs, "learning_rate": s.learning_rate or RATES[s.kind], "patience": patience}
         record = train(
             trainable.outer,
             lesson,
@@ -232,7 +297,7 @@ class Job:
             work=m.work / name if m.work is not None else None,
             device="cpu" if self.base.device == "cpu" else "cuda",
             description=f"Training {self.base.name} ({s.kind})" + (f", {name}" if name != FIT else ""),
-            on_epoch=m.on_epoch if name == FIT else None,
+            on_epoch=on_epoch,
         )
         return trainable, record, len(taught)
 

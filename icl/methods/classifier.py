@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from ..errors import InputError, Problem
+from ..progress import note
 from ..protocols import MethodContext
 from ..seeds import rng_for
 from ..train.augment import Augment
+from ..train.search import Space, around, need_optuna, one_of, search
 from ..train.settings import TrainingSettings
-from ..train.split import FOLDS, Validation, best_epoch, folds, held_out
+from ..train.split import Validation, best_epoch, cross, held_out
 from ..values import Example, Kind, Prediction, field_text
 from ._common import check_targets, inputs_of, label_order, labelled, queries_of, voted
 from ._folder import save_predictor
@@ -69,6 +71,9 @@ class Settings(TrainingSettings):
         "auto",
         description="Share of the rows held out to keep the best epoch, folds (they choose the epochs), none, or auto: a tenth from 1,000.",
     )
+    search: int | None = Field(
+        None, ge=1, description="Trials of a search for better settings around these, on rows held out or folds of the pool."
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target that all labels have evenly.")
     focal: float = Field(0.0, ge=0, description="Gamma of the focal loss; 0: cross-entropy.")
     class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
@@ -112,7 +117,7 @@ class Classifier:
         label, as a teacher gave them.
 
         Raises InputError before that: fewer than two labels in the pool, targets that are not as many as the labels, a base that is no
-        encoder, no room for checkpoints.
+        encoder, no room for checkpoints, a search without optuna.
         """
         check_targets(targets, len(pool), len(labels))
         usable = labelled(pool, "classifier") if targets is None else list(pool)
@@ -123,7 +128,7 @@ class Classifier:
             raise InputError(Problem(message, "Give examples of two labels at least.", field="pool"))
         inputs = inputs_of(usable, self.inputs)
         job = _Job(self, usable, [e for e in self.evaluated if e.target in seen], seen, inputs, targets)
-        made, training = job.run()
+        made, training = job.run() if self.settings.search is None else job.searched()
         if self.work is not None:
             shutil.rmtree(self.work, ignore_errors=True)
         return ClassifierPredictor(made, seen, inputs, order, training)
@@ -141,16 +146,13 @@ class _Job:
     soft: Sequence[Sequence[float]] | None
 
     def run(self) -> tuple[EncoderClassifier, dict[str, Any]]:
-        s, seed = self.method.settings, self.method.seed
+        s, epochs = self.method.settings, self.epochs
         started = time.monotonic()
-        epochs = s.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, -(-FEWEST_STEPS * s.batch_size // len(self.pool))))
         tried: list[Training] = []
-        validation = [] if self.evaluated else held_out(self.answers, s.validation, seed)
-        if s.validation == "folds" and not self.evaluated and len(self.pool) >= 2 * FOLDS:
+        if s.validation == "folds" and not self.evaluated:
             epochs, tried = self._folds(epochs)
-        out = set(validation)
-        rows = [i for i in range(len(self.pool)) if i not in out]
-        made, record, reads = self._train(rows, validation, epochs, FIT)
+        rows, validation = self._held
+        made, record, reads = self._train(rows, validation, epochs, FIT, patience=s.patience, on_epoch=self.method.on_epoch)
         own = self._own_accuracy(made, rows, reads)
         long = [read for read in reads if read.n_cut or len(read.windows) > 1]
         return made, {
@@ -167,6 +169,56 @@ class _Job:
                 "n_tokens_cut": sum(read.n_cut for read in long),
             },
         }
+
+    def searched(self) -> tuple[EncoderClassifier, dict[str, Any]]:
+        """As `run`, with the best of the settings that were tried."""
+        m, s = self.method, self.method.settings
+        parts = [self._held] if self.evaluated or self._held[1] else cross(self.answers, m.seed)
+        if not parts:
+            note(f"no search for settings: {len(self.pool)} rows are too few to judge by")
+            return self.run()
+
+        def attempt(changes: Mapping[str, Any], part: int, name: str) -> Training:
+            job = self._with(changes)
+            return job._train(*parts[part], job.epochs, name, patience=s.patience if len(parts) == 1 else None)[1]
+
+        soft = None if self.soft is None else [list(map(float, row)) for row in self.soft]
+        key = [m.base, s.model_dump(mode="json"), [[e.uid, e.target] for e in (*self.pool, *self.evaluated)], soft]
+        found = search(
+            self._space(), attempt, n_parts=len(parts), trials=s.search or 1, seed=m.seed, work=m.work, key=key, what=f"Search, {m.base}"
+        )
+        made, training = self._with(found.changes).run()
+        return made, found.counted(training)
+
+    def _with(self, changes: Mapping[str, Any]) -> _Job:
+        """The same fit with other settings; folds are not asked for the number of epochs, since the search was."""
+        s = self.method.settings
+        validation = "none" if s.validation == "folds" else s.validation
+        settings = s.model_copy(update={**changes, "search": None, "validation": validation})
+        return replace(self, method=replace(self.method, settings=settings))
+
+    def _space(self) -> Space:
+        s = self.method.settings
+        return {
+            "learning_rate": around(s.learning_rate or rate_for(self._made()), 4),
+            "epochs": one_of(self.epochs, max(1, self.epochs // 2), 2 * self.epochs),
+            "dropout": one_of(s.dropout, 0.0, 0.2),
+            "weight_decay": one_of(s.weight_decay, 0.0, 0.1),
+            "layer_decay": one_of(s.layer_decay, 0.9),
+        }
+
+    @property
+    def epochs(self) -> int:
+        """As the settings say, else as many as make `FEWEST_STEPS`."""
+        s = self.method.settings
+        return s.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, -(-FEWEST_STEPS * s.batch_size // len(self.pool))))
+
+    @property
+    def _held(self) -> tuple[list[int], list[int]]:
+        """(rows to train on, rows of the pool that judge each epoch)."""
+        validation = [] if self.evaluated else held_out(self.answers, self.method.settings.validation, self.method.seed)
+        out = set(validation)
+        return [i for i in range(len(self.pool)) if i not in out], validation
 
     def _own_accuracy(self, made: EncoderClassifier, rows: Sequence[int], reads: Sequence[Read]) -> float:
         """Accuracy on rows that were trained on, `MOST_OWN` of them at most, to be compared with that on others."""
@@ -194,17 +246,21 @@ class _Job:
 
     def _folds(self, epochs: int) -> tuple[int, list[Training]]:
         """How many epochs are best for rows that a training did not see, judged on each fifth of the pool in turn."""
-        records = []
-        for n, part in enumerate(folds(self.answers, self.method.seed)):
-            rest = [i for i in range(len(self.pool)) if i not in set(part)]
-            if len({self.answers[i] for i in rest}) == len(set(self.answers)):
-                records.append(self._train(rest, part, epochs, f"fold-{n}")[1])
+        parts = cross(self.answers, self.method.seed)
+        records = [self._train(rest, part, epochs, f"fold-{n}")[1] for n, (rest, part) in enumerate(parts)]
         return (best_epoch([r.curve for r in records]) if records else epochs), records
 
     def _train(
-        self, rows: Sequence[int], validation: Sequence[int], epochs: int, name: str
+        self,
+        rows: Sequence[int],
+        validation: Sequence[int],
+        epochs: int,
+        name: str,
+        *,
+        patience: int | None = None,
+        on_epoch: Callable[[Mapping[str, float]], None] | None = None,
     ) -> tuple[EncoderClassifier, Training, list[Read]]:
-        """Train a new model on some rows of the pool. A training for the folds goes through all epochs."""
+        """Train a new model on some rows of the pool. patience: None: through all epochs, as for folds."""
         from ..train.cost import Used
         from ..train.loop import train
         from ..train.teach import lesson_for
@@ -227,16 +283,15 @@ class _Job:
             vary=self._vary(made, texts),
             key=[m.base, m.target_temperature, [self.pool[i].uid for i in rows], targets.tolist(), [e.uid for e in judges]],
         )
-        rate = s.learning_rate or (LEARNING_RATE_SMALL if int(made.model.config.hidden_size) < SMALL else LEARNING_RATE)
         record = train(
             made.model,
             lesson,
-            s.model_copy(update={"epochs": epochs, "learning_rate": rate, "patience": s.patience if name == FIT else None}),
+            s.model_copy(update={"epochs": epochs, "learning_rate": s.learning_rate or rate_for(made), "patience": patience}),
             seed=m.seed,
             work=m.work / name if m.work is not None else None,
             device=made.device,
             description=f"Training {m.base}" + (f", {name}" if name != FIT else ""),
-            on_epoch=m.on_epoch if name == FIT else None,
+            on_epoch=on_epoch,
         )
         made.used = Used()  # what was computed so far belongs to the training
         return made, record, reads
@@ -308,6 +363,11 @@ class _Job:
         return lambda row, epoch: made.reader.read([changed(t, how, rng_for(seed, "augment", epoch, row), synonyms) for t in texts[row]])
 
 
+def rate_for(made: EncoderClassifier) -> float:
+    """The learning rate where nobody names one."""
+    return LEARNING_RATE_SMALL if int(made.model.config.hidden_size) < SMALL else LEARNING_RATE
+
+
 @dataclass
 class ClassifierPredictor:
     made: EncoderClassifier
@@ -364,6 +424,9 @@ class ClassifierPredictor:
 
 
 def build(settings: Settings, context: MethodContext) -> Classifier:
+    """Raises MissingExtraError for a search without optuna."""
+    if settings.search is not None:
+        need_optuna()
     encoder = context.encoder if isinstance(context.encoder, str) else context.encoder.name
     return Classifier(settings, settings.base or encoder, context.inputs, context.seed, context.work)
 

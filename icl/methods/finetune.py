@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from ..errors import InputError, Problem
 from ..protocols import LanguageModel, MethodContext
+from ..train.search import need_optuna
 from ..train.settings import TrainingSettings
 from ..train.split import Validation
 from ..values import KINDS as ALL_KINDS
@@ -72,6 +73,9 @@ class Settings(TrainingSettings):
         "auto",
         description="Share of the rows held out to keep the best epoch, folds (they choose the epochs), none, or auto: a tenth from 1,000.",
     )
+    search: int | None = Field(
+        None, ge=1, description="Trials of a search for better settings around these, on rows held out or folds of the pool."
+    )
     readout: Literal["sum", "per_token", "per_byte", "per_char"] = Field("sum", description="How a label's score is read, in training too.")
     calibration: str | dict[str, Any] | None = Field(
         None, description="Corrects the trained model's bias towards some labels; one that needs no labelled examples."
@@ -125,7 +129,8 @@ class Finetune:
         """Train. targets: for each row the probabilities of the labels, in the order of `labels`, that it is to learn instead of its own
         label, as a teacher gave them.
 
-        Raises InputError before that: one label only, a model that cannot be trained or lacks what the kind trains, no room for checkpoints.
+        Raises InputError before that: one label only, a model that cannot be trained or lacks what the kind trains, no room for checkpoints,
+        a search without optuna.
         """
         from ..train.loop import seeded
         from ._finetune_job import Job
@@ -136,7 +141,7 @@ class Finetune:
         check_targets(targets, len(usable), len(labels))
         job = Job(self, usable, labels, targets)
         with seeded(self.seed, "fit"):
-            predictor = job.run()
+            predictor = job.run() if self.settings.search is None else job.searched()
         if self.work is not None:
             shutil.rmtree(self.work, ignore_errors=True)
         return predictor
@@ -151,7 +156,9 @@ PROMPT_SETTINGS = ("readout", "calibration", "template", "format", "max_tokens",
 
 
 def build(settings: Settings, context: MethodContext) -> Finetune:
-    """Raises InputError for a calibration that needs labelled examples: the model has learned those."""
+    """Raises InputError for a calibration that needs labelled examples: the model has learned those; for a search without optuna."""
+    if settings.search is not None:
+        need_optuna()
     refuse_without_labels(settings.calibration, context.plugin_folders)
     options = {name: getattr(settings, name) for name in PROMPT_SETTINGS}
     prompt = method_of({**options, "shots": 0, "retriever": "random"}, context, "finetune")

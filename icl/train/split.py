@@ -48,6 +48,19 @@ def folds(targets: Sequence[str], seed: int, k: int = FOLDS) -> list[list[int]]:
     return [sorted(part) for part in parts if part]
 
 
+def cross(targets: Sequence[str], seed: int) -> list[tuple[list[int], list[int]]]:
+    """(the other rows, the fold) for each of `folds` whose other rows have every label; none for fewer than two rows a fold."""
+    if len(targets) < 2 * FOLDS:
+        return []
+    found = []
+    for part in folds(targets, seed):
+        out = set(part)
+        rest = [i for i in range(len(targets)) if i not in out]
+        if len({targets[i] for i in rest}) == len(set(targets)):
+            found.append((rest, part))
+    return found
+
+
 def best_epoch(curves: Sequence[Sequence[Mapping[str, float]]], metric: str = "validation_loss") -> int:
     """The epoch, from 1, at which the mean of a metric over the folds is lowest; the first of equal ones."""
     n = min(len(curve) for curve in curves)

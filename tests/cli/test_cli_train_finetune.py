@@ -33,11 +33,13 @@ def test_rows_that_judge_each_epoch_and_columns_of_other_names(icl_cli, base, re
     other.write_text(reviews.read_text().replace("text,label", "body,stars"))
     answer = icl_cli(
         "train", "finetune", "--train", other, "--eval", other, "--input", "text=body", "--label", "stars", "--template", "sentiment",
-        "--base", base, "--kind", "ia3", "--out", tmp_path / "new", "--epochs", "2",
+        "--base", base, "--kind", "ia3", "--out", tmp_path / "new", "--epochs", "2", "--search", "1",
     )  # fmt: skip
     assert answer.code == 0, answer.err
     assert all(len(line.split()) == 5 for line in answer.out.splitlines()[1:3])
     assert "kept: epoch" in answer.err
+    assert "search: 1 trial, 12 steps" in answer.err
+    assert "with the settings as given" in answer.err
     assert icl.load(tmp_path / "new").inputs == ("text",)
 
 

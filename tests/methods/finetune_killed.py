@@ -4,14 +4,12 @@ finetune_killed.py BASE FOLDER
 """
 
 import json
-import os
 import random
-import signal
 import sys
-import time
 from pathlib import Path
 
 import torch
+from killing import killed
 from test_finetune import method, rows, shares_of
 
 from icl import load_model
@@ -22,20 +20,13 @@ def fitted(lm, work):
     return method(lm, kind="lora", epochs=5, work=work).fit(rows(48), ("red", "green", "blue"))
 
 
-def killed(lm, work, at):
-    """Trains in a process of its own, with a checkpoint after every step, until one of step `at` begins to be written."""
-    child = os.fork()
-    if not child:
-        try:
-            fitted(lm, work)
-        finally:
-            os._exit(1)
-    while not any(int(path.name.split("-")[1]) >= at for path in work.glob("fit/checkpoint-*")):
-        time.sleep(0.001)
-        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended by itself"
-    time.sleep(random.Random(at).uniform(0, 0.03))
-    os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def fit_until_killed(lm, work, at):
+    """Trains with a checkpoint after every step, until one of step `at` begins to be written."""
+    killed(
+        lambda: fitted(lm, work),
+        lambda: any(int(path.name.split("-")[1]) >= at for path in work.glob("fit/checkpoint-*")),
+        random.Random(at).uniform(0, 0.03),
+    )
 
 
 def main(base, folder):
@@ -46,7 +37,7 @@ def main(base, folder):
     ends = [shares_of(fitted(lm, None), queries)]
     for at in random.Random(7).sample(range(1, 28), 10):
         work = folder / str(at)
-        assert killed(lm, work, at) == -signal.SIGKILL
+        fit_until_killed(lm, work, at)
         assert (work / "fit").is_dir()
         ends.append(shares_of(fitted(lm, work), queries))
         assert not work.exists()

@@ -15,6 +15,7 @@ from icl.errors import InputError
 from icl.methods.classifier import Classifier, Settings
 from icl.protocols import MethodContext
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = {"red": ["blood", "rose", "brick"], "green": ["grass", "leaf", "frog"], "blue": ["sky", "sea", "ink"]}
 FILLER = ["the", "a", "is", "was", "there", "very", "old", "big", "near", "here"]
 QUICK = {"epochs": 8, "batch_size": 8, "learning_rate": 5e-3}
@@ -37,14 +38,6 @@ def bases(tmp_path_factory):
     root = tmp_path_factory.mktemp("bases")
     words = [*FILLER, *(word for each in WORDS.values() for word in each)]
     return {"own": str(tiny.save_bert(root / "own", words)), "sentence": str(tiny.save_bert(root / "sentence", words, sentence=True))}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def fit(base, pool, labels=tuple(WORDS), *, targets=None, evaluated=(), **settings):

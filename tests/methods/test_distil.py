@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass, field, replace
 
 import pytest
-import torch
 from small_tasks import context_for, example
 
 import icl
@@ -14,6 +13,7 @@ from icl.methods.distil import Distil, Settings
 from icl.methods.embedding_head import EmbeddingHead
 from icl.values import Prediction
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 LABELS = ("hot", "cold")
 POOL = [example({"text": "the oven is hot"}, "hot"), example({"text": "ice is cold"}, "cold")]
 ROWS = [example({"text": f"{word} number {i}"}, "CANARY") for i in range(20) for word in ("fire", "flame", "snow", "frost")]
@@ -42,14 +42,6 @@ class Oracle:
             return Prediction(query.uid, None, why="too cold to say")
         hot = any(word in query.fields["text"] for word in ("fire", "flame", "oven"))
         return Prediction(query.uid, "hot" if hot else "cold", {"hot": self.sure if hot else 0.1, "cold": 0.1 if hot else self.sure})
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

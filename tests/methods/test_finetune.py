@@ -18,6 +18,7 @@ from icl.errors import InputError
 from icl.methods.finetune import Finetune, Settings
 from icl.protocols import MethodContext
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = {"red": ["blood", "rose", "brick"], "green": ["grass", "leaf", "frog"], "blue": ["sky", "sea", "ink"]}
 QUICK = {"kind": "full", "epochs": 6, "learning_rate": 5e-3, "batch_size": 8}
 
@@ -29,14 +30,6 @@ def rows(n, seed=0, labels=tuple(WORDS)):
         example({"text": f"{rng.choice('abcd')} {rng.choice(WORDS[label])}"}, label, occurrence=i)
         for i, label in enumerate(labels[i % len(labels)] for i in range(n))
     ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

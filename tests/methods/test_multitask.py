@@ -14,6 +14,7 @@ from icl.errors import InputError
 from icl.methods._multitask import Pool, fit_tasks
 from icl.train.multitask import MultitaskSettings, columns_of, mixed, shares
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 COLOURS = {"red": ["blood", "rose", "brick"], "green": ["grass", "leaf", "frog"], "blue": ["sky", "sea", "ink"]}
 SIZES = {"big": ["whale", "tower"], "small": ["ant", "crumb"]}
 FILLER = ["the", "a", "is", "was", "there", "very", "old", "near", "here"]
@@ -33,14 +34,6 @@ def rows(words, n, seed=0):
 def base(request, tmp_path_factory):
     words = [*FILLER, *(word for each in (*COLOURS.values(), *SIZES.values()) for word in each)]
     return str(tiny.save_bert(tmp_path_factory.mktemp("base") / "bert", words, sentence=request.param == "sentence"))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tasks(n=60):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from killing import killed
 
 from icl.seeds import rng_for
 from icl.train import Lesson, seeded, shuffled, train
@@ -78,23 +79,16 @@ def logits_of(trained: Any) -> torch.Tensor:
         return trained(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
 
-def train_until_killed(folder: Path, at: int) -> int:
-    """Trains in a process of its own, with a checkpoint after every step, kills it at some point after step `at`; how it ended."""
-    child = os.fork()
-    if not child:
-        try:
-            train(model(), lesson(pause=0.01), SETTINGS, work=folder, checkpoint_every_s=0.0)
-        finally:
-            os._exit(1)
-    while not any(int(path.name.split("-")[1]) >= at for path in folder.glob("checkpoint-*")):
-        time.sleep(0.001)
-        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended by itself"
-    time.sleep(random.Random(at).uniform(0, 0.03))  # so that it may also be in the middle of writing a checkpoint
-    os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def train_until_killed(folder: Path, at: int) -> None:
+    """Trains with a checkpoint after every step, and is killed at some point after step `at`."""
+    killed(
+        lambda: train(model(), lesson(pause=0.01), SETTINGS, work=folder, checkpoint_every_s=0.0),
+        lambda: any(int(path.name.split("-")[1]) >= at for path in folder.glob("checkpoint-*")),
+        random.Random(at).uniform(0, 0.03),  # so that it may also be in the middle of writing a checkpoint
+    )
 
 
 if __name__ == "__main__":  # FOLDER STEP FOLDER STEP …
     torch.set_num_threads(1)
     for folder, at in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
-        assert train_until_killed(Path(folder), int(at)) == -signal.SIGKILL
+        train_until_killed(Path(folder), int(at))

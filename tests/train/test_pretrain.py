@@ -20,19 +20,12 @@ from icl.train.pretrain import Corpus, pretrain
 from icl.train.pretrain_settings import PretrainSettings
 from icl.train.scratch import train_tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = {"the": ["cat", "dog", "bird"], "cat": ["sat", "ran"], "dog": ["ran", "slept"], "bird": ["sang"]}
 SIZE = {
     "model_type": "llama", "vocab_size": 280, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
     "num_key_value_heads": 4, "max_position_embeddings": 64, "tie_word_embeddings": True, "bos_token_id": None,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def documents(n, seed=0):

@@ -17,13 +17,7 @@ from icl.errors import IclError, InputError
 from icl.train import train
 from icl.train.checkpoint import newest
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
