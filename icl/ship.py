@@ -12,6 +12,7 @@ from typing import Any
 
 from .errors import InputError, Problem, UnknownNameError
 from .evaluate.results import DECISION, MANIFEST, TIMING
+from .evaluate.work import cost_of
 from .files import read_text, safe_name, write_text
 from .methods._fixed import FixedPrompt
 from .methods._fixed import fixed_prompt as fixed
@@ -172,7 +173,7 @@ def with_costs(run: Path, records: Sequence[Record]) -> list[Record]:
         mine = [c for c in cells if all(c[key] == record[key] for key in _KEYS) and record["seed"] in (c["seed"], None)]
         if mine:
             n = max(1, record["n_scored"] + record["n_failed"] + record.get("n_abstained", 0))
-            paid = [c["usage"]["cost"] for c in mine if c.get("usage", {}).get("cost") is not None]
+            paid = [money for c in mine if (money := cost_of(c))]
             tokens = [c["tokens"]["computed"] for c in mine if c.get("tokens", {}).get("computed")]
             cost = {
                 "fit_s": sum(c["fit_s"] for c in mine) / len(mine),

@@ -241,7 +241,7 @@ def run(
         data: dict[str, list[str]] = {}
         interrupted, stopped = False, None
         try:
-            data = data_reports(prepared, folder, in_time=schedule is not None)
+            data = data_reports(prepared, folder, in_time=schedule is not None, limited=max_cost is not None)
             if on := places.get("on"):
                 how = {"suite": whole(suite), "overrides": overrides, "seed": seed or 0, "limit": limit, "cache": cache, **shared(places)}
                 run_on_ray(prepared, store, how, manifest, on, places.get("cpus", 1.0), places.get("gpus", 0.0))

@@ -60,6 +60,9 @@ class Means:
     ] = "smollm2"
     template: Annotated[str, typer.Option(metavar="T", help="The prompt's template.")] = "default"
     encoder: Annotated[str, typer.Option(metavar="E", help="The sentence encoder of methods that embed texts.")] = "minilm"
+    encoder_price: Annotated[
+        float | None, typer.Option(metavar="X", help="Of an encoder behind an address: money per million tokens that it reads.")
+    ] = None
     hour_price: Annotated[
         float | None,
         typer.Option(
@@ -127,6 +130,7 @@ def decide(
         encoder=means.encoder,
         max_cost=extent.max_cost,
         hour_price=means.hour_price,
+        encoder_price=means.encoder_price,
         templates=tuple(means.templates or ()),
         plugins=tuple(means.plugins or ()),
         only_plan=result.only_plan,

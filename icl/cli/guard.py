@@ -21,7 +21,7 @@ from .output import tell
 FINE, FAILED, USAGE, MISSED, PARTLY, INTERRUPTED = 0, 1, 2, 3, 4, 130
 _FOLDER = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR})
 """What a disk that is full, or a folder that may not be written, says."""
-_PLACE = frozenset({errno.ENOENT, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP})
+_PLACE = frozenset({errno.ENOENT, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP})
 """What a place says where no file of that name can be made, such as /proc."""
 
 

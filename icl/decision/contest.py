@@ -54,6 +54,8 @@ class Request:
     plugins: tuple[Path, ...] = ()
     hour_price: float | None = None
     """Of this machine: its rent, or the energy it draws."""
+    encoder_price: float | None = None
+    """Of an encoder behind an address, per million tokens."""
 
 
 def checked(task: Task, request: Request) -> None:
@@ -65,8 +67,10 @@ def checked(task: Task, request: Request) -> None:
         )
     if not (math.isfinite(request.minutes) and request.minutes > 0):
         problems.append(Problem(f"{request.minutes} minutes leave no time", "Give more than 0.", field="minutes"))
-    if request.hour_price is not None and not (math.isfinite(request.hour_price) and request.hour_price >= 0):
-        problems.append(Problem(f"{request.hour_price} is no price of an hour", "Give 0 or more.", field="hour_price"))
+    for name in ("hour_price", "encoder_price"):
+        price = getattr(request, name)
+        if price is not None and not (math.isfinite(price) and price >= 0):
+            problems.append(Problem(f"{price} is no price", "Give 0 or more.", field=name))
     if request.seeds is not None and not 1 <= request.seeds <= 1000:
         problems.append(Problem(f"{request.seeds} draws of the labels", "Give 1 to 1000.", field="seeds"))
     if request.until_decided and request.seeds == 1:
@@ -212,6 +216,7 @@ def suite_of(
         "budgets": sorted(set(budgets)),
         "seeds": seeds,
         "encoder": request.encoder,
+        **({"encoder_price": request.encoder_price} if request.encoder_price is not None else {}),
         **({"metrics": metrics} if metrics else {}),
     }
 
@@ -277,13 +282,13 @@ class Contest:
 
     @property
     def prices(self) -> Prices | None:
-        """Of a model behind an address, and of this machine; None where neither is given."""
+        """Of a model and an encoder behind an address, and of this machine; None where none is given."""
         given = {} if self.lm is None else self.lm.reference.get("prices") or {}
-        if not given and self.request.hour_price is None:
+        if not given and self.request.hour_price is None and self.request.encoder_price is None:
             return None
-        tokens = {"input": given.get("input", 0.0), "output": given.get("output", 0.0)}
-        cache = {"cache_read": given.get("cached"), "cache_write": given.get("cache_write")}
-        return Prices(second=(self.request.hour_price or 0.0) / 3600, **tokens, **cache)
+        second = (self.request.hour_price or 0.0) / 3600
+        per_token = (given.get("input", 0.0), given.get("output", 0.0), given.get("cached"), given.get("cache_write"))
+        return Prices(second, *per_token, embedding=self.request.encoder_price or 0.0)
 
 
 def _guarded(task: Task) -> Task:

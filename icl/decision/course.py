@@ -52,6 +52,8 @@ class More(TypedDict, total=False):
     """Most money that an endpoint may cost."""
     hour_price: float | None
     """Of an hour of this machine, its rent or `watts / 1000 · price of a kWh`: costs are then compared in money. It changes no run."""
+    encoder_price: float | None
+    """Of an encoder behind an address, per million tokens that it reads."""
     templates: Sequence[str | Path]
     """Folders with templates of your own."""
     plugins: Sequence[str | Path]
@@ -99,6 +101,7 @@ def decide(
         more.get("encoder", "minilm"),
         tuple(Path(p) for p in more.get("plugins", ())),
         more.get("hour_price"),
+        more.get("encoder_price"),
     )
     checked(task, request)
     contest = Contest.of(task, request, _loaded(lm), more.get("templates", ()))

@@ -95,6 +95,8 @@ class Usage:
     """What the tokens in the provider's cache cost less than others; None without prices."""
     replaced: int = 0
     """Pieces of personal data that were replaced before they were sent, counted in every prompt they stand in."""
+    unheld: int = 0
+    """Records that were asked for without their schema, since the server does not hold to it."""
 
 
 @dataclass
@@ -112,11 +114,12 @@ class Meter:
     reserved: float = 0.0
     saved: float = 0.0
     replaced: int = 0
+    unheld: int = 0
 
     def usage(self) -> Usage:
         n_input, n_output, n_cached = self.tokens
         cost, saved = (self.cost, self.saved) if self.prices is not None else (None, None)
-        return Usage(self.requests, self.retries, self.failed, n_input, n_output, n_cached, self.estimated, cost, saved, self.replaced)
+        return Usage(self.requests, self.retries, self.failed, n_input, n_output, n_cached, self.estimated, cost, saved, self.replaced, self.unheld)
 
     def price(self, tokens: Tokens) -> float:
         return self.prices.cost(tokens.input, tokens.output, tokens.cached) if self.prices is not None else 0.0

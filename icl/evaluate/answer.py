@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ..endpoint.meter import estimated_tokens
 from ..errors import InputError
 from ..seeds import numpy_rng_for
-from ..values import Example, Prediction
+from ..values import Example, Prediction, embedded_text
 from .break_even import BreakEven, Prices, Prompted, Trained, break_even
 from .cells import Cell
 from .choice import Choice, choose
@@ -56,6 +57,8 @@ class Cost:
     """Those that were computed, since prompts begin alike."""
     paid: Mapping[str, float] | None = None
     """Tokens per query that an endpoint counted: `input_tokens`, `cached_tokens` (of these), `output_tokens`."""
+    embedding: float = 0.0
+    """Part of item_money: for the vector of the query, whichever method asked for it first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,14 +273,25 @@ def _cost(judged: _Judged, cells: Sequence[Cell], timing: Timing, query_s: float
     counted = ("input_tokens", "cached_tokens", "output_tokens")
     item_s = query_s if query_s is not None else float(np.mean([clock["predict_s"] for clock in clocks])) / n if clocks else 0.0
     ours = item_s * prices.second if prices is not None and prices.second else None  # to wait for an endpoint takes no machine
+    vector = _vector_money(clocks, judged.examples, prices)
+    item_money = float(np.mean(money)) / n if money else ours
     return Cost(
         float(np.mean([clock["fit_s"] for clock in clocks])) if clocks else 0.0,
         item_s,
-        float(np.mean(money)) / n if money else ours,
+        (item_money or 0.0) + vector if vector else item_money,
         float(np.mean(sizes)) if sizes else None,
         work / n / len(cells) if work else None,
         {name: float(np.mean([one.get(name) or 0 for one in usage])) / n for name in counted} if usage else None,
+        vector,
     )
+
+
+def _vector_money(clocks: Sequence[Mapping[str, Any]], examples: Sequence[Example], prices: Prices | None) -> float:
+    """What an encoder behind an address takes for the vector of a query: vectors are kept, so what a method paid in the run says how
+    early it came."""
+    if prices is None or not prices.embedding or not any((clock.get("embedding") or {}).get("wanted_tokens") for clock in clocks):
+        return 0.0
+    return prices.embedding * float(np.mean([estimated_tokens(embedded_text(example.fields)) for example in examples])) / 1e6
 
 
 def _break_even(costs: Mapping[str, Cost], prompt: str | None, trained: str | None, prices: Prices | None) -> BreakEven | None:
@@ -288,17 +302,17 @@ def _break_even(costs: Mapping[str, Cost], prompt: str | None, trained: str | No
     if prompt is None or trained is None:
         return None
     theirs = costs[trained]
-    return break_even(_prompted(costs[prompt]), Trained(theirs.fit_s, theirs.item_s), prices)
+    return break_even(_prompted(costs[prompt]), Trained(theirs.fit_s, theirs.item_s, money=theirs.embedding), prices)
 
 
 def _prompted(cost: Cost) -> Prompted:
     if cost.paid is not None:  # by an endpoint: its time is not ours
         read = cost.paid.get("input_tokens", 0.0)
-        return Prompted(read, min(read, cost.paid.get("cached_tokens", 0.0)), cost.paid.get("output_tokens", 0.0))
+        return Prompted(read, min(read, cost.paid.get("cached_tokens", 0.0)), cost.paid.get("output_tokens", 0.0), money=cost.embedding)
     if not cost.tokens or not cost.tokens_computed or cost.tokens <= cost.tokens_computed:
-        return Prompted(cost.tokens or 0.0, seconds=cost.item_s)
+        return Prompted(cost.tokens or 0.0, seconds=cost.item_s, money=cost.embedding)
     whole = cost.item_s * cost.tokens / cost.tokens_computed
-    return Prompted(cost.tokens, cost.tokens - cost.tokens_computed, seconds=whole, seconds_reused=cost.item_s)
+    return Prompted(cost.tokens, cost.tokens - cost.tokens_computed, seconds=whole, seconds_reused=cost.item_s, money=cost.embedding)
 
 
 def as_json(value: Any) -> Any:

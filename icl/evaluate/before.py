@@ -48,6 +48,9 @@ def check_cost(loaded: LoadedSuite, max_cost: float | None) -> None:
         if entry.remote and entry.prices is None:
             fix = "Give prices: {input: …, output: …} per million tokens, or run without --max-cost."
             problems.append(loaded.problem(f"a cost limit needs the prices of '{entry.key}'", fix, "models", n))
+    if "://" in loaded.suite.encoder and loaded.suite.encoder_price is None:
+        fix = "Give encoder_price: money per million tokens, or run without --max-cost."
+        problems.append(loaded.problem("a cost limit needs the price of the encoder", fix, "encoder"))
     for method in loaded.methods:
         if method.spec.name == "saved" and "://" in model_of(loaded.folder / str(method.spec.settings["path"])):
             fix = "Leave the method out, or run without --max-cost."
@@ -99,8 +102,9 @@ def folders_of(given: str | Path | Sequence[str | Path] | None) -> tuple[str | P
     return () if given is None else (given,) if isinstance(given, str | Path) else tuple(given)
 
 
-def data_reports(prepared: Prepared, folder: Path, *, in_time: bool) -> dict[str, list[str]]:
-    """The data report of every task, written to data.json. in_time: the run has a time to keep, so no row is embedded for the report alone."""
+def data_reports(prepared: Prepared, folder: Path, *, in_time: bool, limited: bool = False) -> dict[str, list[str]]:
+    """The data report of every task, written to data.json. in_time: the run has a time to keep, so no row is embedded for the report alone.
+    limited: its cost has a limit, so nothing is paid for the report."""
     from ..data import report
 
     encoder = prepared.encoders.get(prepared.loaded.suite.encoder)
@@ -108,7 +112,9 @@ def data_reports(prepared: Prepared, folder: Path, *, in_time: bool) -> dict[str
     for name, data in prepared.tasks.items():
         # With the whole pool as a label budget every row is embedded anyway; else a report must not cost more than the run, and no money.
         is_free = encoder is None or "://" not in encoder.name
-        is_cheap = (is_free and not in_time and len(data.task.train) <= REPORTED_ROWS) or "all" in prepared.loaded.suite.budgets
+        is_cheap = (is_free and not in_time and len(data.task.train) <= REPORTED_ROWS) or (
+            "all" in prepared.loaded.suite.budgets and (is_free or not limited)
+        )
         reports[name] = report(data.task, encoder if is_cheap else None)
         lines[name] = reports[name].lines()
         if encoder is not None and not is_cheap:

@@ -24,6 +24,8 @@ class Prompted:
     """With the shared beginning computed once; None: in proportion to the tokens that are left."""
     seconds_prefix: float | None = None
     """To compute the shared beginning once; None: in proportion to its tokens."""
+    money: float = 0.0
+    """Paid to others per query beside the tokens of the prompt, such as for the query's vector."""
 
     def __post_init__(self) -> None:
         assert 0 <= self.prefix <= self.tokens, f"a beginning of {self.prefix} tokens in a prompt of {self.tokens}"
@@ -71,6 +73,8 @@ class Prices:
     """Of a token of the beginning when it is stored; None: as any input."""
     queries_per_write: float = math.inf
     """How many queries one stored beginning serves before it lapses."""
+    embedding: float = 0.0
+    """Of tokens that an encoder behind an address reads, per million."""
 
 
 def energy_price(watts: float, per_kwh: float) -> float:
@@ -103,7 +107,7 @@ def break_even(prompted: Prompted, trained: Trained, prices: Prices | None = Non
         return BreakEven("seconds", _queries(training, query, plain), _queries(training - prompted.beginning, query, reused), None)
     training = trained.training_seconds * prices.second + trained.training_money
     query = trained.seconds * prices.second + trained.money
-    asked = (prompted.tokens * prices.input + prompted.written * prices.output) / _MILLION
+    asked = (prompted.tokens * prices.input + prompted.written * prices.output) / _MILLION + prompted.money
     plain, reused = asked + prompted.seconds * prices.second, asked + prompted.reused * prices.second
     once = prompted.beginning * prices.second
     cached = None if prices.cache_read is None else _with_cache(training, query, plain, prompted.prefix, prices)

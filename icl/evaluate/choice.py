@@ -71,8 +71,10 @@ class Choice:
             return f"Items that {one} and {other} can both score."
         ways = []
         if self.between.more_items is not None:
-            ways.append(f"{self.between.more_items} more test items")
-        if self.between.more_runs is not None:
+            # So many items in all tell them apart; each half must be as large, and so must items to choose on.
+            enough = self.between.n_items + self.between.more_items
+            ways += [f"about {2 * enough - self.between.n_items:,} more test items", f"{enough:,} items of their own to choose on"]
+        if self.between.more_runs:
             ways.append(f"{self.between.more_runs} more runs")
         if self.between.low is not None and self.between.high is not None:
             ways.append(f"a margin of {max(-self.between.low, self.between.high):.2g}, if so much does not matter")

@@ -18,7 +18,7 @@ from ..methods import write_regression
 from ..plugins import find
 from ..progress import note, progress
 from ..protocols import LanguageModel
-from ..values import Example, Prediction, TokenCounts
+from ..values import Example, Prediction, TokenCounts, embedded_text
 from .cells import Cell, predictor_path
 from .crossed import replicate_of
 from .group_records import bias_record
@@ -96,67 +96,80 @@ class _Running:
         prepared.work = store.folder / TRAINING
 
     def cell(self, cell: Cell, advance: Any) -> None:
-        data = self.prepared.tasks[cell.task]
-        items, store = data.test, self.store
-        pool = self.prepared.pool(cell)
+        data, pool = self.prepared.tasks[cell.task], self.prepared.pool(cell)
         started = time.perf_counter()
         lm = self._lm(cell)
-        with self._counted(cell, lm):
+        with self._counted(cell, lm, pool):
             predictor, failure = _fit(self.prepared, cell, pool, lm)
         fit_s = time.perf_counter() - started
-        planned: TokenCounts | None = TokenCounts(0, 0)
-        done = store.units(cell.key)
+        done = self.store.units(cell.key)
         predict_s = sum(done.values())
-        for number, part in enumerate(units(len(items), cell)):
-            queries = items[part.start : part.stop]
+        planned: TokenCounts | None = TokenCounts(0, 0)
+        for number, part in enumerate(units(len(data.test), cell)):
             started = time.perf_counter()
-            counts = _planned(predictor, queries)
+            with self._counted(cell, lm, data.test[part.start : part.stop]):  # to plan is to retrieve
+                counts = _planned(predictor, data.test[part.start : part.stop])
             planned = planned + counts if planned is not None and counts is not None else None
             if number not in done:
-                # What is fitted on the items that are predicted together must see all of them, however often the run was stopped.
-                known = {} if _is_transductive(predictor) else store.stored(cell.key, part)
-                if predictor is None:
-                    answers = dict(zip(part, _unscored(queries, str(failure)), strict=True))
-                else:
-                    answers = self._predict(predictor, cell, {at: items[at] for at in part if at not in known})
-                seconds = time.perf_counter() - started
-                if predictor is not None:
-                    self._keep_seen(predictor, cell, pool, (number, part), {**known, **answers})
-                if known:  # of a unit that was cut short, where each item stands for itself
-                    store.put(cell.key, answers)
-                    answers = {}
-                store.add_unit(cell.key, number, part.start, list(answers.values()), seconds)
-                predict_s += seconds
-            advance(len(queries))
-        is_kept = predictor is not None and self.saves
-        path = predictor_path(self.prepared.loaded, cell, self.prepared.seed) if is_kept else None
-        if path is not None:
-            fitted_late = any(getattr(predictor, name, None) is not None for name in ("calibration", "abstaining"))
-            if fitted_late and len(done) == len(units(len(items), cell)):
-                # It is fitted at the first prediction, which an earlier process made: without this it would not be saved.
-                _predict(predictor, items[: len(units(len(items), cell)[0])], cell)
-            path = self._save(predictor, cell, path)
+                predict_s += self._unit(cell, (predictor, failure), pool, (number, part), started)
+            advance(len(part))
+        path = self._kept(cell, predictor, is_fresh=len(done) < len(units(len(data.test), cell)))
+        facts = self._facts(cell, predictor, pool, planned) | {"predictor": path}
+        if path is not None and data.task.kind == "classify" and (data.task.grouped or data.entry.label_bias):
+            with self._counted(cell, lm):
+                facts["label_bias"] = bias_record(predictor, data.task.inputs, data.task.labels)
+        timed = {"fit_s": fit_s, "predict_s": predict_s, "peak_memory_mb": peak_memory_mb()}
+        training = getattr(predictor, "training", None)
+        self.store.finish_cell(cell.key, facts, timed if training is None else {**timed, "training": training})
+        self.work.forget(predictor)
+
+    def _unit(self, cell: Cell, fitted: tuple[Any, str | None], pool: Sequence[Example], unit: tuple[int, range], started: float) -> float:
+        """Predict and store a unit. fitted: as of `_fit`. started: when its planning began. Returns the seconds since then."""
+        (predictor, failure), (number, part) = fitted, unit
+        items, store = self.prepared.tasks[cell.task].test, self.store
+        # What is fitted on the items that are predicted together must see all of them, however often the run was stopped.
+        known = {} if _is_transductive(predictor) else store.stored(cell.key, part)
+        if predictor is None:
+            answers = dict(zip(part, _unscored(items[part.start : part.stop], str(failure)), strict=True))
+        else:
+            answers = self._predict(predictor, cell, {at: items[at] for at in part if at not in known})
+        seconds = time.perf_counter() - started
+        if predictor is not None:
+            self._keep_seen(predictor, cell, pool, unit, {**known, **answers})
+        if known:  # of a unit that was cut short, where each item stands for itself
+            store.put(cell.key, answers)
+            answers = {}
+        store.add_unit(cell.key, number, part.start, list(answers.values()), seconds)
+        return seconds
+
+    def _kept(self, cell: Cell, predictor: Any, *, is_fresh: bool) -> str | None:
+        """Where the predictor was saved; None if it was not. is_fresh: it has predicted in this process."""
+        path = predictor_path(self.prepared.loaded, cell, self.prepared.seed) if predictor is not None and self.saves else None
+        if path is None:
+            return None
+        if not is_fresh and any(getattr(predictor, name, None) is not None for name in ("calibration", "abstaining")):
+            # It is fitted at the first prediction, which an earlier process made: without this it would not be saved.
+            items = self.prepared.tasks[cell.task].test
+            _predict(predictor, items[: len(units(len(items), cell)[0])], cell)
+        return self._save(predictor, cell, path)
+
+    def _facts(self, cell: Cell, predictor: Any, pool: Sequence[Example], planned: TokenCounts | None) -> dict[str, Any]:
+        """What results.json says of a cell beside its figures."""
         seen = {example.target for example in pool}
+        labels = self.prepared.tasks[cell.task].task.labels
         facts = {
             "n_labelled": len(pool),
-            "labels_missing": [label for label in data.task.labels if label not in seen] if pool else [],
+            "labels_missing": [label for label in labels if label not in seen] if pool else [],
             "tokens_computed": planned.computed if planned else None,
             "tokens_naive": planned.naive if planned else None,
             "estimator": _estimator(predictor),
             "readouts": readouts_of(predictor),
-            "predictor": path,
         }
         levels = self.prepared.levels(cell)
         if levels is not None and self.prepared.loaded.suite.crossed:
             sizes = self.prepared.loaded.suite.seed_sizes or {}
             facts |= {"seeds": levels, "replicate": replicate_of(levels, sizes)}
-        if path is not None and data.task.grouped and data.task.kind == "classify":
-            with self._counted(cell, lm):
-                facts["label_bias"] = bias_record(predictor, data.task.inputs, data.task.labels)
-        timed = {"fit_s": fit_s, "predict_s": predict_s, "peak_memory_mb": peak_memory_mb()}
-        training = getattr(predictor, "training", None)
-        store.finish_cell(cell.key, facts, timed if training is None else {**timed, "training": training})
-        self.work.forget(predictor)
+        return facts
 
     def _keep_seen(
         self, predictor: Any, cell: Cell, pool: Sequence[Example], unit: tuple[int, range], answers: Mapping[int, Prediction]
@@ -176,9 +189,9 @@ class _Running:
     def retry(self, cell: Cell, positions: Sequence[int], advance: Any, *, is_finished: bool) -> None:
         """Ask again for items that an endpoint failed on; what fails once more keeps its newer reason."""
         items = self.prepared.tasks[cell.task].test
-        lm = self._lm(cell)
-        with self._counted(cell, lm):
-            predictor, failure = _fit(self.prepared, cell, self.prepared.pool(cell), lm)
+        lm, pool = self._lm(cell), self.prepared.pool(cell)
+        with self._counted(cell, lm, pool):
+            predictor, failure = _fit(self.prepared, cell, pool, lm)
         if predictor is None or _is_transductive(predictor):
             note(f"{cell}: {failure or 'fitted on the items that are predicted together, so single ones are not asked for again'}")
             return
@@ -195,7 +208,7 @@ class _Running:
         if not queries:
             return {}
         own = predictor if hasattr(predictor, "totals") else None  # a trained method that is a model itself
-        with self._counted(cell, own or getattr(predictor, "lm", None) or self._lm(cell)):
+        with self._counted(cell, own or getattr(predictor, "lm", None) or self._lm(cell), list(queries.values())):
             try:
                 whole = _predict(predictor, list(queries.values()), cell)
                 answers: Sequence[Prediction | None] = whole
@@ -212,16 +225,29 @@ class _Running:
         return self.prepared.lm(cell.model) if cell.model is not None else None
 
     @contextmanager
-    def _counted(self, cell: Cell, lm: LanguageModel | None) -> Iterator[None]:
-        """Note what the model does in the block, however the block ends, and let it spend no more than is left."""
-        if self.max_cost is not None and lm is not None and hasattr(lm, "max_cost"):
-            spent = sum(cost_of(counts) for _, counts in self.store.work())
-            lm.max_cost = cost_of(measured(lm)) + max(0.0, self.max_cost - spent - cost_of(self.work.peek(lm)))
+    def _counted(self, cell: Cell, lm: LanguageModel | None, rows: Sequence[Example] = ()) -> Iterator[None]:
+        """Note what the model, and an encoder behind an address, do in the block, however the block ends, and let them spend no more than is
+        left. rows: what the encoder may have to embed."""
+        if self.max_cost is not None:
+            self._limit(lm, rows, self.max_cost)
         try:
             yield
         finally:
-            if counts := self.work.since(lm):
-                self.store.add_work(cell.key, counts)
+            for each in (lm, self.prepared.paid_encoder):
+                if counts := self.work.since(each):
+                    self.store.add_work(cell.key, counts)
+
+    def _limit(self, lm: LanguageModel | None, rows: Sequence[Example], max_cost: float) -> None:
+        """What is left is the model's, less what vectors of the rows may cost, which is the encoder's."""
+        encoder = self.prepared.paid_encoder
+        spent = sum(cost_of(counts) for _, counts in self.store.work())
+        left = max(0.0, max_cost - spent - sum(cost_of(self.work.peek(each)) for each in (lm, encoder) if each is not None))
+        embedding = 0.0
+        if encoder is not None:
+            embedding = min(left, encoder.worst_cost([embedded_text(row.fields) for row in rows]))
+            encoder.max_cost = cost_of(measured(encoder)) + embedding
+        if lm is not None and hasattr(lm, "max_cost"):
+            lm.max_cost = cost_of(measured(lm)) + left - embedding
 
     def _save(self, predictor: Any, cell: Cell, path: str) -> str | None:
         """Where it was saved; None where its calibration is transductive, or that or a threshold could not be fitted, or no rationale came out

@@ -94,6 +94,12 @@ class Prepared:
             self._lm = key, load_model(self.loaded.beside(entry.model), cache=self.cache, **entry.options())
         return self._lm[1]
 
+    @property
+    def paid_encoder(self) -> Any:
+        """The suite's encoder if it is behind an address (`EndpointEncoder`), so that its tokens and money are counted; else None."""
+        encoder = self.encoders.get(self.loaded.suite.encoder)
+        return encoder if encoder is not None and hasattr(encoder, "usage") else None
+
     def levels(self, cell: Cell) -> dict[str, int] | None:
         """Which value each source of chance has in a cell; None where one seed varies them all, or the method needs no labels."""
         sizes = self.loaded.suite.seed_sizes
@@ -361,7 +367,8 @@ def _encoders(loaded: LoadedSuite) -> dict[str, Encoder]:
         if settings is not None and "encoder" in settings.model_fields:
             names.append(spec.settings.get("encoder") or loaded.suite.encoder)
             names += stage_encoders(spec.settings.get("retriever"))
-    return {name: load_encoder(loaded.beside(name)) for name in dict.fromkeys(names)}
+    price = {loaded.suite.encoder: loaded.suite.encoder_price}
+    return {name: load_encoder(loaded.beside(name), price=price.get(name)) for name in dict.fromkeys(names)}
 
 
 def _saved_digests(loaded: LoadedSuite) -> dict[str, str]:

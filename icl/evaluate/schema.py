@@ -142,6 +142,10 @@ class TaskEntry(Strict):
     unseen: list[str] = Field([], description="Labels that nothing is learned from: their rows serve for judging only.")
     data_root: str | None = Field(None, description="A folder with local copies of hub data sets.")
     groups: list[str] = Field([], description="Columns by whose values figures are shown: each group's own, and the largest gap.")
+    label_bias: bool = Field(
+        False,
+        description="Also ask each method, at its largest label budget, for inputs that say nothing: the labels that it prefers (with groups: always).",
+    )
     limit: int | None = Field(None, ge=1, description="Judge on this many test items, chosen by a hash of their content.")
 
     @field_validator("labels", "unseen", mode="before")
@@ -230,6 +234,12 @@ class Suite(Strict):
         default={}, description="method -> metric -> the least (for an error measure the greatest) seed mean at the largest budget."
     )
     encoder: str = Field("minilm", description="The sentence encoder of methods that embed texts, and of the data report.")
+    encoder_price: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Endpoints: money per million tokens that the encoder reads, for --max-cost and the money counted.",
+    )
 
     @field_validator("budgets")
     @classmethod

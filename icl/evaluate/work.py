@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..protocols import LanguageModel
-
 Counts = dict[str, dict[str, Any]]
-"""`tokens` (a model on this machine) and `usage` (an endpoint): name -> number; a cost without prices is None."""
+"""`tokens` (a model on this machine), `usage` (an endpoint) and `embedding` (an endpoint's encoder): name -> number; a cost without prices is None."""
 _TOKENS = {
     "computed": "computed",
     "cached": "cached",
@@ -25,10 +23,10 @@ class Work:
     """The totals of every model as they were when last asked, so that the difference can be put down to a cell."""
 
     def __init__(self) -> None:
-        self._last: dict[int, tuple[LanguageModel, Counts]] = {}
+        self._last: dict[int, tuple[Any, Counts]] = {}
 
-    def since(self, lm: LanguageModel | None) -> Counts:
-        """What a model has done since the last call for it; at first everything, an endpoint's probe included. Empty if nothing."""
+    def since(self, lm: Any) -> Counts:
+        """What a model, or an encoder behind an address, has done since the last call for it; at first everything, an endpoint's probe included. Empty if nothing."""
         if lm is None:
             return {}
         found = self.peek(lm)
@@ -39,20 +37,22 @@ class Work:
         """Let go of a model that does nothing any more, and with it of its memory."""
         self._last.pop(id(lm), None)
 
-    def peek(self, lm: LanguageModel) -> Counts:
+    def peek(self, lm: Any) -> Counts:
         """What `since` would say."""
         _, before = self._last.get(id(lm), (lm, {}))
         now = measured(lm)
         return {kind: {name: _less(n, before.get(kind, {}).get(name)) for name, n in counts.items()} for kind, counts in now.items()}
 
 
-def measured(lm: LanguageModel) -> Counts:
+def measured(lm: Any) -> Counts:
     """The totals that a model offers."""
     found: Counts = {}
     totals, usage = getattr(lm, "totals", None), getattr(lm, "usage", None)
     if totals is not None:
         found["tokens"] = {name: getattr(totals, attribute) for attribute, name in _TOKENS.items() if hasattr(totals, attribute)}
-    if usage is not None:
+    if usage is not None and hasattr(lm, "encode"):
+        found["embedding"] = {**dataclasses.asdict(usage), "wanted_tokens": lm.wanted_tokens}
+    elif usage is not None:
         found["usage"] = dataclasses.asdict(usage)
     return found
 
@@ -74,4 +74,4 @@ def added(parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> Counts:
 
 def cost_of(counts: Mapping[str, Mapping[str, Any]]) -> float:
     """Money paid; 0 where nothing has a price."""
-    return float(counts.get("usage", {}).get("cost") or 0.0)
+    return sum(float(counts.get(kind, {}).get("cost") or 0.0) for kind in ("usage", "embedding"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..evaluate.work import cost_of
 from .by_group import group_lines
 from .readouts import NOTE, readout_rows
 from .stages import stage_lines
@@ -163,7 +164,7 @@ def _costs(results: Mapping[str, Any], timing: Mapping[str, Any], task: str, rec
                 _ratio(computed, naive),
                 _count(sum(_cached(c) for c in clock)),
                 f"{sum(c['fit_s'] + c['predict_s'] for c in clock):.1f}" if clock else "",
-                _money(sum(c.get("usage", {}).get("cost") or 0.0 for c in clock)),
+                _money(sum(map(cost_of, clock))),
             ]
         )
     return aligned(rows)
@@ -232,6 +233,9 @@ def _total(results: Mapping[str, Any], timing: Mapping[str, Any] | None) -> list
             cached = f" ({usage['cached_tokens']:,} in the provider's cache)" if usage.get("cached_tokens") else ""
             saved = f", {usage['saved']:,.4f} saved by its cache" if usage.get("saved") else ""
             lines.append(f"{asked}, {usage['input_tokens']:,} tokens read{cached}, {usage['output_tokens']:,} written{paid}{saved}")
+        if (embedding := timing.get("embedding")) and embedding["requests"]:
+            paid = "" if embedding["cost"] is None else f", {embedding['cost']:,.4f} paid"
+            lines.append(f"encoder: {embedding['requests']:,} requests, {embedding['input_tokens']:,} tokens read{paid}")
     return lines
 
 

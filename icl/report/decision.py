@@ -27,8 +27,9 @@ def page_answer(found: Findings, notes: Sequence[str] = ()) -> Answer:
     cost = found.costs[choice.winner]
     figures = []
     if choice.value is not None:
+        whose = choice.winner if choice.settled or choice.halves is None else "what the halves chose"
         figures.append(
-            (f"{found.metric} of {choice.winner}", f"{_value(found, choice.value)}{_interval(found, choice.low, choice.high, words=False)}")
+            (f"{found.metric} of {whose}", f"{_value(found, choice.value)}{_interval(found, choice.low, choice.high, words=False)}")
         )
     if crossing_at is not None:
         first, last = crossing_at.first, crossing_at.last
@@ -38,7 +39,7 @@ def page_answer(found: Findings, notes: Sequence[str] = ()) -> Answer:
         else:
             at = f"at {first:,} or fewer labels" if crossing_at.estimate <= first else f"from {crossing_at.estimate:,.0f} labels on"
         figures.append(("training wins over the best prompt", at if ends in at else f"{at} [{ends}]"))
-    figures.append(("a query takes", _seconds(cost.item_s) + (f", {cost.item_money:.6f} to pay" if cost.item_money else "")))
+    figures.append(("a query takes", _seconds(cost.item_s) + (f", {_money(cost.item_money)} to pay" if cost.item_money else "")))
     if even is not None and not math.isinf(even.with_reuse):
         whole = f" ({_queries(even.without_reuse)} if every prompt is computed whole)" if even.without_reuse != even.with_reuse else ""
         figures.append(("training has paid for itself after", f"{even.with_reuse:,.0f} queries{whole}"))
@@ -171,7 +172,7 @@ def _cost(found: Findings) -> str:
     cost = found.costs[choice.winner]
     said = f"A query of {choice.winner} takes {_seconds(cost.item_s)}"
     if cost.item_money:
-        said += f" and costs {cost.item_money:.6f}"
+        said += f" and costs {_money(cost.item_money)}"
     said += f", learning from the labels {_seconds(cost.fit_s)}" if found.budget and cost.fit_s >= 0.05 else ""
     even = found.break_even
     if even is None or found.trained is None or found.prompt is None:
@@ -266,7 +267,7 @@ def _rows(found: Findings) -> list[list[str]]:
         row.append("" if against is None or name == found.choice.leader or against.value is None else _signed(found, against))
         row += ["", ""] if cost is None else [f"{cost.item_s:.4f}", f"{cost.fit_s:.1f}"]
         if found.in_money:
-            row.append("" if cost is None or cost.item_money is None else f"{cost.item_money:.6f}")
+            row.append("" if cost is None or cost.item_money is None else _money(cost.item_money))
         rows.append(row)
     return rows
 
@@ -299,7 +300,12 @@ def _unit_cost(found: Findings, cost: Cost) -> float:
 
 
 def _price(found: Findings, cost: float) -> str:
-    return f"{cost:.6f}" if found.in_money else _seconds(cost)
+    return _money(cost) if found.in_money else _seconds(cost)
+
+
+def _money(cost: float) -> str:
+    """Per query, with two digits at least that say something."""
+    return f"{cost:.6f}" if cost >= 1e-4 or cost == 0 else f"{cost:.2g}"
 
 
 def _number(found: Findings, value: float) -> str:

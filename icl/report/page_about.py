@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..evaluate.compare import StoredRun
+from ..evaluate.work import cost_of
 from .markup import Cell, Num, Safe, Section, esc, figures, fold, name, paragraph, table
 from .plots import bars_svg
 from .readouts import NOTE, readout_rows
@@ -33,7 +34,7 @@ def work_section(runs: Runs) -> Section:
         planned, naive = (sum(cell[key] or 0 for cell in cells) for key in ("tokens_computed", "tokens_naive"))
         memory = max((cell["peak_memory_mb"] or 0 for cell in clock), default=0)
         counts = [_sum(tokens, key) for key in ("computed", "cached", "padding", "generated")]
-        paid = sum(each.get("cost") or 0.0 for each in usage)
+        paid = sum(map(cost_of, clock))
         if clock:
             bars.append((title, (fit, predict)))
         rows.append(

@@ -39,12 +39,12 @@ TRAINING = "training.json"
 _NOT_THE_MODEL = {"README.md", "weights.json", ".gitattributes", TRAINING}
 
 
-def load_encoder(encoder: str | Path | Encoder, *, cache: bool = True) -> Encoder:
+def load_encoder(encoder: str | Path | Encoder, *, cache: bool = True, price: float | None = None) -> Encoder:
     """An encoder from a catalogue name (`minilm`), a sentence-transformers folder, a hub id, or an embeddings endpoint
     (`https://host/v1#model-name`); an Encoder object is given back.
 
     The model itself is loaded when a text has to be encoded that the cache on disk does not have; its files are hashed here.
-    cache: keep vectors under `files.cache_folder()/embeddings`, by content. Raises InputError for what cannot be found,
+    cache: keep vectors under `files.cache_folder()/embeddings`, by content. price: of an endpoint, money per million tokens. Raises InputError for what cannot be found,
     FetchError if catalogue weights cannot be had.
     """
     if not isinstance(encoder, str | Path):
@@ -59,7 +59,7 @@ def load_encoder(encoder: str | Path | Encoder, *, cache: bool = True) -> Encode
         return encoder
     name = str(encoder)
     if name.lower().startswith(("http://", "https://")):
-        return EndpointEncoder(name, cache=cache)
+        return EndpointEncoder(name, cache=cache, price=price)
     return SentenceEncoder(name, _folder_of(name), cache=cache)
 
 

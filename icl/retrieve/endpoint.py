@@ -8,9 +8,9 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from ..endpoint.address import key_for, parse
-from ..endpoint.meter import Meter, Tokens, Usage, estimated_tokens
+from ..endpoint.meter import Meter, Prices, Tokens, Usage, estimated_tokens
 from ..endpoint.wire import Broken, GivenUp, Job, Patience, Wire
-from ..errors import IclError, InputError, Problem
+from ..errors import CostLimitError, IclError, InputError, Problem
 from ..progress import progress
 from ..values import digest
 from .embedding_cache import EmbeddingCache, text_key
@@ -35,16 +35,26 @@ class EndpointEncoder:
     weights under the same name has to be given another name. The key is read from the environment when a request is sent.
     """
 
-    def __init__(self, name: str, *, cache: bool = True, api_key_env: str | None = None, patience: Patience | None = None) -> None:
-        """Raises InputError for an address that is none, or a key variable that is not set. Nothing is sent yet."""
+    def __init__(
+        self,
+        name: str,
+        *,
+        cache: bool = True,
+        api_key_env: str | None = None,
+        patience: Patience | None = None,
+        price: float | None = None,
+    ) -> None:
+        """price: money per million tokens. Raises InputError for an address that is none, or a key variable that is not set. Nothing is sent yet."""
         self.address = parse(name)
         if not self.address.model:
             raise InputError(Problem("the encoder's address names no model", "Write https://host/v1#model-name.", field="encoder"))
         self.name = str(self.address)
-        self._options: dict[str, Any] = {"api_key_env": api_key_env, "patience": patience}
-        self._meter = Meter()
+        self._options: dict[str, Any] = {"api_key_env": api_key_env, "patience": patience, "price": price}
+        self._meter = Meter(None if price is None else Prices(price, 0.0, price))
         self._wire = Wire(self.address, key_for(self.address, api_key_env), self._meter, patience=patience or Patience())
         self._caching = cache
+        self.wanted_tokens = 0
+        """Tokens of all texts that vectors were wanted of, as estimated: what would have been read without the cache."""
 
     def __repr__(self) -> str:
         return f"EndpointEncoder({self.name!r})"
@@ -57,10 +67,24 @@ class EndpointEncoder:
     def usage(self) -> Usage:
         return self._meter.usage()
 
+    @property
+    def max_cost(self) -> float | None:
+        """The most that may be spent, counted from loading on; None: no limit. `encode` raises CostLimitError before a request that could
+        go over it."""
+        return self._meter.max_cost
+
+    @max_cost.setter
+    def max_cost(self, limit: float | None) -> None:
+        self._meter.max_cost = limit
+
+    def worst_cost(self, texts: Sequence[str]) -> float:
+        """The most that vectors of these texts may cost, as estimated from their length; 0 without a price."""
+        return self._meter.price(Tokens(sum(map(estimated_tokens, texts)), 0))
+
     @cached_property
     def dimensions(self) -> int:
         """Asks for one vector. Raises InputError if the endpoint gives none."""
-        (found,) = self._wire.send([self._job(["dimensions"], None)]).results
+        (found,) = self._sent([self._job(["dimensions"], None)])
         if isinstance(found, GivenUp):
             fix = "Check address and model (it has to serve /embeddings), and the key in the environment."
             raise InputError(Problem(f"the encoder {self.name} gives no vectors: {found.why}", fix, field="encoder"))
@@ -79,6 +103,7 @@ class EndpointEncoder:
         import numpy as np
 
         keys = [text_key(text) for text in texts]
+        self.wanted_tokens += sum(map(estimated_tokens, texts))
         found: dict[bytes, NDArray[np.float32]] = self._cache.get(keys) if self._cache else {}
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         if missing:
@@ -121,7 +146,7 @@ class EndpointEncoder:
         for _ in range(2):
             jobs = [self._job([texts[i] for i in batch], self.dimensions) for batch in batches]
             again: list[list[int]] = []
-            for batch, answer in zip(batches, self._wire.send(jobs).results, strict=True):
+            for batch, answer in zip(batches, self._sent(jobs), strict=True):
                 if not isinstance(answer, GivenUp):
                     for i, vector in zip(batch, answer, strict=True):
                         vectors[i] = vector
@@ -131,6 +156,14 @@ class EndpointEncoder:
                     failures.update(dict.fromkeys(batch, answer))
             batches = again
         return vectors, failures
+
+    def _sent(self, jobs: Sequence[Job]) -> Sequence[Any]:
+        """The answers. Raises CostLimitError where not all could be asked for; what was answered is lost then, a request's worth at most of each
+        connection."""
+        sent = self._wire.send(jobs)
+        if sent.limit is not None:
+            raise CostLimitError(f"{self.name}: {sent.limit}")
+        return sent.results
 
     def _job(self, texts: Sequence[str], dimensions: int | None) -> Job:
         body = {"model": self.address.model, "input": [_sendable(text) for text in texts], "encoding_format": "float"}

@@ -114,6 +114,11 @@ def test_predict_finds_the_column_or_asks_for_it(icl_cli, suite, tmp_path):
     assert third["line"] == 3
     assert "2 of them could not be" in partly.err
     assert icl_cli("predict", "shipped", "new.jsonl", "--out", "a.txt").code == 2
+    for nowhere in ("new.jsonl/a.jsonl", "/proc/a.jsonl", "/proc/nowhere/a.jsonl", f"{'x' * 300}.jsonl"):
+        said = icl_cli("predict", "shipped", "new.jsonl", "--input", "text=body", "--out", nowhere)
+        assert said.code == 1
+        assert "name a" in said.err  # another place, or a folder
+        assert "fault of icl" not in said.err
 
 
 # ── prompt ───────────────────────────────────────────────────────────────────────────────────────────────────────────────

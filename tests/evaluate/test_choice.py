@@ -108,7 +108,9 @@ def test_halves_too_small_to_tell_are_not_settled_if_all_items_can_tell():
         raise AssertionError("no such case was drawn")
     assert (found.winner, found.settled) == ("dear", False)
     assert found.between.value > 0
-    assert found.to_settle.startswith("dear or cheap: ")
+    # All 60 tell them apart, and each half must: no more would say nothing.
+    assert (found.between.more_items, found.between.more_runs) == (0, 0)
+    assert found.to_settle.startswith("dear or cheap: about 60 more test items, or 60 items of their own to choose on, or a margin of 0.3")
 
 
 def test_a_figure_without_any_spread_has_an_interval():

@@ -55,6 +55,39 @@ def test_the_published_runs_give_their_figures(shared, name, estimate, low, high
     assert default.interval[1] > found.interval[1]
 
 
+def read_off(values):
+    """The rule again, on a fine grid of label numbers instead of by its corners. values: method -> n_labels -> mean."""
+    prompt, trained = (sorted(values[method].items()) for method in ("icl", "finetune"))
+    grid = np.exp(np.linspace(math.log(max(prompt[0][0], trained[0][0])), math.log(trained[-1][0]), 4000))
+    ours, theirs = (np.log([n for n, _ in side]) for side in (prompt, trained))
+    best = np.interp(np.log(grid), ours, np.maximum.accumulate([v for _, v in prompt]))
+    behind = np.flatnonzero(np.interp(np.log(grid), theirs, [v for _, v in trained]) <= best)
+    if not len(behind):
+        return float(grid[0])
+    return math.inf if behind[-1] == len(grid) - 1 else float(grid[behind[-1] + 1])
+
+
+def test_the_rule_holds_on_every_data_set_of_the_publication(shared):
+    files = [path for path in sorted((shared / "anchors" / "long_context_icl").glob("*.csv")) if not path.stem.endswith("_items")]
+    if not files:
+        pytest.skip("the published runs are not there")
+    for path in files:
+        rows = anchor(shared, path.stem)
+        runs = {}
+        for method, n, _, value in rows:
+            runs.setdefault(method, {}).setdefault(n, []).append(value)
+        found = crossover(rows, prompt={"icl"}, trained={"finetune"}, resample="runs")
+        estimate = read_off({m: {n: np.mean(v) for n, v in points.items()} for m, points in runs.items()})
+        assert found.estimate == pytest.approx(estimate, rel=0.01) if math.isfinite(estimate) else found.estimate is None, path.stem
+        rng = np.random.default_rng(1)
+        drawn = [
+            read_off({m: {n: rng.choice(v, len(v)).mean() for n, v in points.items()} for m, points in runs.items()}) for _ in range(1000)
+        ]
+        for end, expected in zip(found.interval, np.quantile(drawn, (0.025, 0.975), method="inverted_cdf"), strict=True):
+            assert end == (pytest.approx(expected, rel=0.1) if math.isfinite(expected) else math.inf), path.stem
+        assert found.share_beyond == pytest.approx(np.isinf(drawn).mean(), abs=0.05), path.stem
+
+
 @ALONE
 def test_by_hand():
     """Lines in log N: the trained one goes from -0.2 at 100 to +0.2 at 400, so it crosses at 200."""

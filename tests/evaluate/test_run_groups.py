@@ -72,6 +72,15 @@ def test_no_groups_no_record(tmp_path):
     assert not any("label_bias" in cell for cell in document["cells"])
 
 
+def test_label_bias_can_be_asked_for_alone(run, tmp_path):
+    asked = icl.run(suite(groups=[], label_bias=True), tmp_path / "run")
+    (found,) = (c["label_bias"] for c in asked.document["cells"] if c.get("label_bias"))
+    (same,) = (c["label_bias"] for c in run.document["cells"] if c.get("label_bias"))
+    assert found == same
+    assert "answers to inputs that say nothing" in asked.table()
+    assert "answers to inputs that say nothing" in (asked.folder / "report.html").read_text()
+
+
 def test_the_groups_of_held_out_rows(tmp_path):
     given = suite()
     del given["tasks"][0]["test"]

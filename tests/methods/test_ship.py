@@ -117,6 +117,28 @@ def test_export_takes_the_best_at_the_largest_budget(tmp_path):
     assert {r["method"] for r in json.loads((shipped / "measured.json").read_text())} == {"late"}
 
 
+def test_what_it_cost_goes_along(tmp_path):
+    """The clock of every seed at its label budget; of an endpoint what was paid."""
+    records = [record("m", 0.7, budget=b, seed=s) for b in (16, 64) for s in (0, 1, None)]
+    for each in records:
+        each["n_scored"] = 200 if each["seed"] is None else 100
+    run = make_run(tmp_path / "run", records)
+    keys = {"model": None, "task": "support", "method": "m"}
+    cells = [
+        {**keys, "budget": b, "seed": s, "fit_s": b / 16 + s, "predict_s": 5.0 + s, "tokens": {"computed": 3000}, "usage": {"cost": 0.5}}
+        for b in (16, 64)
+        for s in (0, 1)
+    ]
+    (run / "timing.json").write_text(json.dumps({"cells": cells}))
+    shipped = ship.export(run, tmp_path / "shipped")
+    costs = {(r["budget"], r["seed"]): r["cost"] for r in json.loads((shipped / "measured.json").read_text())}
+    assert costs[64, None] == pytest.approx({"fit_s": 4.5, "query_s": 0.055, "tokens": 30.0, "paid": 0.005})
+    assert costs[16, 1] == pytest.approx({"fit_s": 2.0, "query_s": 0.06, "tokens": 30.0, "paid": 0.005})
+    text = (shipped / "README.md").read_text()
+    assert "Learning from 64 labels took 4.5 s; a query took 0.055 s and 30 tokens of the language model" in text
+    assert "It cost 0.005 to pay" in text
+
+
 def test_export_by_name_and_by_task(tmp_path):
     run = make_run(tmp_path / "run", [record("knn-8", 0.5), record("majority", 0.6)])
     assert ship.load(ship.export(run, tmp_path / "a", "knn-8")).name == "knn-8"
@@ -140,6 +162,9 @@ def test_export_refuses_unfinished_runs_and_folders_in_use(tmp_path):
     (tmp_path / "used" / "x").write_text("x")
     with pytest.raises(InputError, match="empty"):
         ship.export(run, tmp_path / "used")
+    shipped = ship.export(run, tmp_path / "shipped")
+    with pytest.raises(InputError, match=r"saved or exported already, and no run[\s\S]*icl predict .*shipped FILE"):
+        ship.export(shipped, tmp_path / "again")
     shutil.rmtree(run / "predictors")
     with pytest.raises(InputError, match="no predictors"):
         ship.export(run, tmp_path / "a")

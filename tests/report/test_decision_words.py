@@ -103,7 +103,7 @@ def test_not_settled_says_what_would_settle_it():
         "Not settled: half of the test items chooses embedding_head, the other half knn-8; all of them choose embedding_head."
     )
     assert "What could change the answer: embedding_head or knn-8 would be settled by " in text
-    assert f"{between.more_items} more test items" in text
+    assert f"about {200 + 2 * between.more_items:,} more test items" in text  # either half must tell them apart
     alike = paragraph(with_choice(settled=False, winner="knn-8", halves=("embedding_head",) * 2, between=between))
     assert alike.startswith("Not settled: each half of the test items alone chooses embedding_head, which is cheaper")
 
