@@ -212,7 +212,7 @@ def run(
     already goes on where it stopped, if nothing changed that could change a result. limit: test items per task. seed: the first seed.
     overrides: dotted keys of the suite and their new values. cache: use scores and answers of earlier runs, and keep those of this one;
     it changes the time, never a result. max_cost: most money that endpoints may cost in this folder, all sessions together. retry_failed:
-    ask endpoints again for the items they gave no answer for. models: language models that are loaded already, by the suite's names for
+    ask again for the items that an endpoint gave no answer for, or that an error (memory that ran out) left without one. models: language models that are loaded already, by the suite's names for
     them. schedule: which cells are done, and in which order (see `Schedule`). until_decided: a task gets no further draw of the labels once every
     method is told apart from the best one by the first metric, or known to lie within `margin` of it (`evaluate.pace`). places: `templates`, `plugins`, `data_root`, as in `Places`.
     Ctrl-C ends the run cleanly, as does the cost limit and an endpoint that is down; the Run says how to go on.

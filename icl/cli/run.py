@@ -42,7 +42,9 @@ class Endpoints:
     retry_failed: Annotated[
         bool,
         typer.Option(
-            "--retry-failed", "--retry-errors", help="With --out: ask again for what an endpoint gave no answer for, and only for that."
+            "--retry-failed",
+            "--retry-errors",
+            help="With --out: ask again for what an endpoint or an error left unanswered, and only for that.",
         ),
     ] = False
 

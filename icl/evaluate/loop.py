@@ -6,6 +6,7 @@ interruption computes the missing units whole, so batches, and with them the las
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -30,6 +31,10 @@ from .work import Work, cost_of, measured
 
 NOT_SENT = "not sent"
 """How the reason begins where an endpoint was not even asked, because it had failed many times in a row."""
+FIT_FAILED = "fitting failed:"
+"""How the reason begins where a method could not be fitted."""
+_ERROR = re.compile(r"[A-Za-z_]\w*(Error|Exception)\w*(:|$)")
+"""How it begins where an error left an item without an answer (`_reason`)."""
 UNIT_ITEMS = 32
 """Items of a unit of a method with a language model: some ten seconds of work, and enough to fill batches."""
 UNIT_ITEMS_LIGHT = 256
@@ -52,7 +57,8 @@ def run_cells(
     """Do all that is not in the store yet. KeyboardInterrupt passes; what was committed before it stays.
 
     schedule: chooses what is done next, and leaves out what is not to be done at all; by default all cells, one after the other. max_cost:
-    money that the run may cost, in all its sessions. retry_failed: first ask endpoints again for the items they failed on.
+    money that the run may cost, in all its sessions. retry_failed: first ask again for items that an endpoint or an error
+    left without an answer.
     Raises Stopped before the limit is passed, or if an endpoint is down; what was answered by then is kept.
     """
     try:
@@ -67,13 +73,14 @@ class Stopped(IclError):
 
 def _run(running: _Running, retry_failed: bool, schedule: Schedule | None) -> None:
     prepared, store = running.prepared, running.store
-    finished = store.finished()
     if retry_failed:
-        again = [(cell, positions) for cell in prepared.cells if (positions := store.lost(cell.key))]
+        again = _failed(prepared.cells, store)
+        finished = store.finished()
         with progress("retry", sum(len(positions) for _, positions in again), "predictions") as advance:
             for cell, positions in again:
                 running.retry(cell, positions, advance, is_finished=cell.key in finished)
-    todo = [cell for cell in prepared.cells if cell.key not in finished]
+    done = store.finished()
+    todo = [cell for cell in prepared.cells if cell.key not in done]
 
     def total() -> int:  # a schedule may leave cells out, and say of which it expects that they are done
         return sum(len(prepared.tasks[cell.task].test) for cell in getattr(schedule, "counted", todo))
@@ -85,6 +92,19 @@ def _run(running: _Running, retry_failed: bool, schedule: Schedule | None) -> No
         prepared.left_out = frozenset(cell.key for cell in prepared.cells) - store.finished().keys()
     if prepared.work is not None and prepared.work.is_dir():
         shutil.rmtree(prepared.work, ignore_errors=True)
+
+
+def _failed(cells: Sequence[Cell], store: RunStore) -> list[tuple[Cell, list[int]]]:
+    """The cells with items to be asked for again, and their positions: an endpoint gave no answer, or an error left them without one. A cell
+    whose fit failed is forgotten, so that it is done again as a whole."""
+    found = []
+    for cell in cells:
+        unanswered = store.unanswered(cell.key)
+        if any(str(p.why).startswith(FIT_FAILED) for p in unanswered.values()):
+            store.forget(cell.key)
+        elif positions := [at for at, p in unanswered.items() if p.lost or _ERROR.match(str(p.why))]:
+            found.append((cell, positions))
+    return found
 
 
 class _Running:
@@ -187,7 +207,7 @@ class _Running:
         self.store.add_seen(cell.key, number, cell.task, rows, texts)
 
     def retry(self, cell: Cell, positions: Sequence[int], advance: Any, *, is_finished: bool) -> None:
-        """Ask again for items that an endpoint failed on; what fails once more keeps its newer reason."""
+        """Ask again for items that have no answer; what fails once more keeps its newer reason."""
         items = self.prepared.tasks[cell.task].test
         lm, pool = self._lm(cell), self.prepared.pool(cell)
         with self._counted(cell, lm, pool):
@@ -279,7 +299,7 @@ def _fit(prepared: Prepared, cell: Cell, pool: Sequence[Example], lm: LanguageMo
     except IclError:
         raise
     except Exception as error:  # one method's fault must not take the others with it
-        why = f"fitting failed: {_reason(error)}"
+        why = f"{FIT_FAILED} {_reason(error)}"
         note(f"{cell}: {why}")
         return None, why
 

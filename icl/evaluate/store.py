@@ -186,10 +186,16 @@ class RunStore:
         query = "SELECT position, prediction FROM items WHERE cell = ? AND position >= ? AND position < ?"
         return {at: from_json(text) for at, text in self._db.execute(query, (cell, positions.start, positions.stop))}
 
-    def lost(self, cell: str) -> list[int]:
-        """Positions of a cell's items that an endpoint gave no answer for."""
+    def unanswered(self, cell: str) -> dict[int, Prediction]:
+        """A cell's items without an answer, by position: they say why."""
         rows = self._db.execute("SELECT position, prediction FROM items WHERE cell = ? AND answer IS NULL ORDER BY position", (cell,))
-        return [position for position, text in rows if from_json(text).lost]
+        return {position: from_json(text) for position, text in rows}
+
+    def forget(self, cell: str) -> None:
+        """As if a cell had never been begun; what it cost stays noted."""
+        with self._writing():
+            for table in ("items", "units", "cells", "prompts"):
+                self._db.execute(f"DELETE FROM {table} WHERE cell = ?", (cell,))
 
     def add_work(self, cell: str, counts: Mapping[str, Any]) -> None:
         """Note what was really computed or paid for a cell: name -> number, or a mapping of such. Kept though the work be cut short."""

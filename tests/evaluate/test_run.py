@@ -217,6 +217,32 @@ def test_a_dict_is_a_suite_too(folder):
     assert [r["metric"] for r in run.results if r["seed"] is None] == ["accuracy", "macro_f1"]
 
 
+@pytest.mark.parametrize("broken", ["fit", "items"])
+def test_what_an_error_left_unanswered_is_done_again_when_asked(folder, monkeypatch, broken):
+    """Memory that ran out in one session: in the fit, or at some items."""
+    from icl.evaluate import loop
+
+    whole = go(folder, "whole")
+    real = loop._fit if broken == "fit" else loop._checked
+
+    def breaks(*args):
+        if broken == "fit":
+            if (args[1].method, args[1].seed) == ("hashed", 1):
+                return None, "fitting failed: OutOfMemoryError: no memory"
+        elif any(query.fields["text"].endswith("7") for query in args[1]):
+            raise MemoryError("no memory")
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, real.__name__, breaks)
+        assert go(folder).exit_code == 4
+    again = go(folder)
+    assert again.exit_code == 4  # the same command does nothing of it again
+    done = go(folder, retry_failed=True)
+    assert done.exit_code == 0
+    assert (done.folder / "results.json").read_bytes() == (whole.folder / "results.json").read_bytes()
+
+
 def test_crossed_seeds_vary_the_draw_alone(folder):
     edit(folder, "seeds: 2", "seeds: {draw: 2}")
     run = go(folder)
