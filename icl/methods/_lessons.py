@@ -83,8 +83,9 @@ def _divisors(predictor: FewShotPredictor, split: Any, texts: Sequence[str]) -> 
 
 
 def _ended(predictor: FewShotPredictor, query: Example, prompt: Prompt, answer: str) -> str:
-    """An answer in words with what ends it where it is written: in plain text the first stop string."""
-    text = predictor.bound.continuation(query, answer, prompt.format)
+    """An answer in words behind the row's rationale, as demonstrations show them, with what ends it where it is written: in plain text the
+    first stop string."""
+    text = predictor.bound.solution(query, answer, prompt.format)
     stop = predictor._stop(chat=prompt.format == "chat")
     return text if prompt.format == "chat" or not stop or text.endswith(stop[0]) else text + stop[0]
 

@@ -313,7 +313,9 @@ class FewShotPredictor:
     def _read_text(self, query: Example, text: str, stop: tuple[str, ...]) -> tuple[str | None, str | None]:
         """(the label or the answer in words that a text gives, None), or (None, why there is none)."""
         extract = self.bound.template.extract
-        own = after_rationale(self.bound, query, text) if self._shows_rationales else text
+        # Without demonstrations an answer in words may have a rationale too: the model was asked for one, or trained to write it.
+        thought = self._shows_rationales or (self.kind == "answer" and self.bound.template.has_rationale)
+        own = after_rationale(self.bound, query, text) if thought else text
         if self.kind == "answer":
             return read_answer(own, stop=stop, extract=extract)
         return read_as_label(own, words_of(self.bound, query), stop=stop, extract=extract)
@@ -324,7 +326,7 @@ class FewShotPredictor:
         template = self.bound.template
         if self.kind == "answer":
             chat = resolve_format(self.bound, self.method.format, self._model.codec()) == "chat"
-            answer, why = read_answer(text, stop=self._stop(chat), extract=template.extract)
+            answer, why = self._read_text(example, text, self._stop(chat))
             return Prediction(example.uid, answer, why=why, text=text)
         words = words_of(self.bound, example)
         label, why = read_as_label(text, words, extract=template.extract)

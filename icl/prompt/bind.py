@@ -144,6 +144,15 @@ class BoundTemplate:
         text = self._render("answer", query, answer=answer)
         return text if self.template.channel else self._ended(text, format)
 
+    def solution(self, example: Example, answer: str, format: str = "plain") -> str:
+        """The same behind the example's rationale, if it has one and the template a block for it, as demonstrations show it."""
+        return self._ended(self._rationale(example) + self._render("answer", example, answer=answer), format)
+
+    def _rationale(self, example: Example) -> str:
+        if not self.template.has_rationale or example.rationale is None:
+            return ""
+        return self._render("rationale", example, rationale=example.rationale)
+
     def _ended(self, text: str, format: str) -> str:
         if format == "chat":
             return text.strip()
@@ -158,10 +167,7 @@ class BoundTemplate:
         if known is not None and (known[0] is example or known[0] == example):
             return known[1]
         answer = self._answer(example)
-        rationale = ""
-        if self.template.has_rationale and example.rationale is not None:
-            rationale = self._render("rationale", example, rationale=example.rationale)
-        parts = self.query(example), rationale + self._render("answer", example, answer=answer)
+        parts = self.query(example), self._rationale(example) + self._render("answer", example, answer=answer)
         if self.template.channel:
             parts = parts[::-1]
         if len(self._parts) >= CACHED:
