@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 NOTE = "largest gap [95 % interval, which takes all pairs of groups into account: above 0 only if some two groups differ]"
 
 
 def group_lines(results: Mapping[str, Any], task: str) -> Iterable[list[str]]:
-    """Blocks of lines; none for a task without groups. By the task's first metric: results.json has the others."""
+    """Blocks of lines; none for a task of which neither was asked. By the task's first metric: results.json has the others."""
+    records = [record for record in results.get("by_group", ()) if record["task"] == task]
+    if records:
+        yield from _columns(results, records)
+    if bias := [(cell["method"], cell["label_bias"]) for cell in results["cells"] if cell["task"] == task and cell.get("label_bias")]:
+        yield _bias(bias)
+
+
+def _columns(results: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:
+    """A table per column."""
     from .console import aligned
 
-    records = [record for record in results.get("by_group", ()) if record["task"] == task]
-    if not records:
-        return
     metric = records[0]["metric"]
-    facts = results["metrics"][metric]
-    scale = 100 if facts["bounds"] == [0.0, 1.0] else 1
+    scale = 100 if results["metrics"][metric]["bounds"] == [0.0, 1.0] else 1
     for column in dict.fromkeys(record["column"] for record in records):
         mine = [r for r in records if (r["column"], r["metric"]) == (column, metric)]
         largest = {(r["model"], r["method"]): r for r in mine}  # budgets rise, so the last one is the largest
@@ -29,12 +34,16 @@ def group_lines(results: Mapping[str, Any], task: str) -> Iterable[list[str]]:
             values = {each["group"]: each["value"] for each in record["figures"]}
             rows.append([method, *(_number(values.get(g), scale) for g in groups), _gap(record["gap"], scale)])
         yield [*aligned(rows), NOTE]
-    bias = [(cell["method"], cell["label_bias"]) for cell in results["cells"] if cell["task"] == task and cell.get("label_bias")]
-    if bias:
-        labels = list(bias[0][1]["shares"])
-        heads = ["answers to inputs that say nothing, in %", *labels, "bias"]
-        rows = [[method, *(_number(one["shares"][label], 100) for label in labels), _number(one["bias"], 100)] for method, one in bias]
-        yield [*aligned([heads, *rows]), "bias: how far the shares are from equal ones, 0 to 100"]
+
+
+def _bias(found: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """found: (method, its label bias)."""
+    from .console import aligned
+
+    labels = list(found[0][1]["shares"])
+    heads = ["answers to inputs that say nothing, in %", *labels, "bias"]
+    rows = [[method, *(_number(one["shares"][label], 100) for label in labels), _number(one["bias"], 100)] for method, one in found]
+    return [*aligned([heads, *rows]), "bias: how far the shares are from equal ones, 0 to 100"]
 
 
 def _number(value: float | None, scale: int) -> str:

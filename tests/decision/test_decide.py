@@ -154,6 +154,19 @@ def test_every_method_of_the_run_can_be_shipped_and_the_winner_is_by_default(dec
     assert check(tmp_path / "prompt") == []
 
 
+@pytest.mark.parametrize("method", ["knn_vote", "knn-8"])
+def test_what_is_shipped_takes_new_examples_and_a_new_label(decided, tmp_path, method):
+    shipped = icl.load(export(decided.folder, tmp_path / "shipped", method))
+    new = icl.Task.load([{"text": f"goal oil film {n}", "label": "weather"} for n in range(20)]).train
+    shipped.add(new)
+    shipped.save(tmp_path / "more")
+    for predictor in (shipped, icl.load(tmp_path / "more")):
+        (found,) = predictor.predict(["goal oil film 7"])
+        assert set(found.candidates) == {"sports", "business", "weather"}
+        assert set(found.demonstrations) & {e.uid for e in new}
+        assert found.answer == "weather" or method == "knn-8"  # a model made of noise says anything
+
+
 def test_a_decision_that_was_made_is_given_again_at_once(decided, task, lm, places, monkeypatch):
     monkeypatch.setattr("icl.evaluate.loop._fit", None)
     monkeypatch.setattr(course, "measure", None)
