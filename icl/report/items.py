@@ -89,7 +89,7 @@ def _packed(runs: Runs, stored: Mapping[int, StoredRun], share: float, first_onl
                     head = {"series": _series(runs, n, cell), "task": t, "budget": cell.budget, "seed": cell.seed}
                     cells.append({**head, **_columns(tables, store, cell, (run.tests[task], kept, places), is_whole)})
         n_shown += len(items)
-        tasks.append({"name": task, "items": items})
+        tasks.append({"name": task, "kind": runs.facts(task)["kind"], "items": items})
     payload = {"series": list(runs.names.values()), "tasks": tasks, "cells": cells, **tables.as_dict()}
     data = zlib.compress(json.dumps(payload, separators=(",", ":")).encode(), 9)
     return base64.b64encode(data).decode(), n_shown

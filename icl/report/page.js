@@ -34,6 +34,12 @@
 
   // ── filters ────────────────────────────────────────────────────────────────────────────────────────────────────────
   const state = { task: 0, series: 0, budget: null, seed: null, outcome: "all", truth: -2, answer: -2, query: "", page: 0 };
+  // A good answer in words need not be one of the references: it is said whether it is one, and its metrics judge it.
+  const WORDS = {
+    label: { wrong: "wrong", right: "right", hard: "wrong by every method", truth: "true label", ofThem: "of them wrong", no: "✗", not: "wrong" },
+    answer: { wrong: "other than the references", right: "as a reference", hard: "as a reference by no method", truth: "reference", ofThem: "of them other than the references", no: "·", not: "" },
+  };
+  const words = () => (data.tasks[state.task].kind === "answer" ? WORDS.answer : WORDS.label);
   const OUTCOMES = {
     all: ["all items", () => true],
     wrong: ["wrong", (a) => a.right === 0],
@@ -118,6 +124,7 @@
     const said = (n) => (n < 0 ? "(none)" : clip(string(n)));
     return [[-2, "any"], ...[...counts].filter(([n]) => n > -2).sort((a, b) => b[1] - a[1]).slice(0, 200).map(([n, c]) => [n, `${said(n)} (${c})`])];
   };
+  const capital = (text) => text[0].toUpperCase() + text.slice(1);
   const clip = (text) => (text.length > 60 ? `${text.slice(0, 59)}…` : text);
   const filters = make("div", "filters");
   const results = make("div");
@@ -133,8 +140,8 @@
     parts.push(select("series", "Method", seriesHere().map((n) => [n, data.series[n] ?? "?"])));
     if (budgets.length > 1) parts.push(select("budget", "Labels owned", budgets.map((b) => [b, b === null ? "none" : String(b)])));
     if (seeds.length > 1) parts.push(select("seed", "Seed", seeds.map((s) => [s, String(s)])));
-    parts.push(select("outcome", "Outcome", Object.entries(OUTCOMES).map(([key, [text]]) => [key, text])));
-    parts.push(select("truth", "True label", counted(items.map((item) => item[3]))));
+    parts.push(select("outcome", "Outcome", Object.entries(OUTCOMES).map(([key, [text]]) => [key, words()[key] ?? text])));
+    parts.push(select("truth", capital(words().truth), counted(items.map((item) => item[3]))));
     parts.push(select("answer", "Answer", counted(cell ? cell.a : [])));
     return parts;
   };
@@ -167,18 +174,18 @@
     };
     const shown = found.slice(state.page * PAGE, (state.page + 1) * PAGE);
     const wrong = found.filter((a) => a.right === 0).length;
-    const count = make("span", "count", `${found.length.toLocaleString("en")} of ${items.length.toLocaleString("en")} items, ${wrong.toLocaleString("en")} of them wrong`);
+    const count = make("span", "count", `${found.length.toLocaleString("en")} of ${items.length.toLocaleString("en")} items, ${wrong.toLocaleString("en")} ${words().ofThem}`);
     const pager = make("span", "", turn(-1, "Back"), ` ${state.page + 1} of ${pages} `, turn(1, "Next"));
-    const key = make("div", "key", ...["", "place", "text", "true label", "answer", "sure"].map((text) => make("span", "", text)));
+    const key = make("div", "key", ...["", "place", "text", words().truth, "answer", "sure"].map((text) => make("span", "", text)));
     results.replaceChildren(make("div", "found", count, pages > 1 ? pager : ""), shown.length ? key : "", make("div", "items", ...shown.map((a) => row(cell, a))));
   };
 
   const row = (cell, answer) => {
     const [position, , fields, target] = data.tasks[state.task].items[answer.item];
-    const mark = answer.right === 1 ? "✓" : answer.right === 0 ? "✗" : "–";
-    const kind = answer.right === 1 ? "right" : answer.right === 0 ? "wrong" : "";
+    const mark = answer.right === 1 ? "✓" : answer.right === 0 ? words().no : "–";
+    const kind = answer.right === 1 ? "right" : answer.right === 0 ? words().not : "";
     const markElement = make("span", `mark ${kind}`, mark);
-    markElement.title = answer.right === 1 ? "right" : answer.right === 0 ? "wrong" : "not answered";
+    markElement.title = answer.right === 1 ? words().right : answer.right === 0 ? words().wrong : "not answered";
     const summary = make("summary", "",
       markElement,
       make("span", "place", String(position)),
@@ -242,10 +249,10 @@
 
   const methods = (rest) =>
     make("ul", "", ...rest.map((other) => {
-      const kind = other.right === 1 ? "right" : other.right === 0 ? "wrong" : "";
+      const kind = other.right === 1 ? "right" : other.right === 0 ? words().not : "";
       const sure = other.sure === null ? "" : ` ${Math.round(other.sure * 100)} %`;
       const said = string(other.answer) ?? (other.flags & 32 ? "abstained" : "none");
-      return make("li", "", make("b", "", own(data.series[other.series] ?? "?")), ": ", make("span", kind, other.right === 1 ? "✓ " : other.right === 0 ? "✗ " : "", own(said)), sure);
+      return make("li", "", make("b", "", own(data.series[other.series] ?? "?")), ": ", make("span", kind, other.right === 1 ? "✓ " : other.right === 0 ? `${words().no} ` : "", own(said)), sure);
     }));
 
   const demonstrations = (rows) =>

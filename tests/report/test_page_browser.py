@@ -9,7 +9,7 @@ import re
 import browser
 import pytest
 from hostile import ADDRESS, HOSTILE, hostile_source
-from test_page import hostile_run, model, other, run  # noqa: F401
+from test_page import hostile_run, model, other, rows, run, run_of  # noqa: F401
 
 from icl.evaluate.store import RunStore
 from icl.report.page import report_page
@@ -136,6 +136,21 @@ def test_filters_find_what_they_say(tab, run):  # noqa: F811
     choose(tab, "outcome", "wrong by every method")
     assert texts(tab) == [each[0][0].fields["text"] for each in zip(*others, strict=True) if all(p.answer != e.target for e, p in each)]
     alone(tab, run.folder / "report.html")
+
+
+def test_answers_in_words_are_not_called_wrong(tab, tmp_path, model):  # noqa: F811
+    """They are compared with the references, and judged by their metrics."""
+    train, test = ([{**row, "label": f"it is {row['label']}"} for row in rows(n, seed)] for n, seed in ((8, 1), (4, 2)))
+    task = {"name": "t", "train": train, "test": test, "kind": "answer", "input": "text", "label": "label"}
+    made = run_of(tmp_path / "run", model, tasks=[task], methods=["zero_shot"], budgets=[4], seeds=1, metrics=["token_f1"], thresholds={})
+    open_page(tab, made.folder / "report.html")
+    said = tab.run("document.querySelector('#explorer').textContent")
+    assert "of them other than the references" in said
+    assert "Reference" in said
+    assert "✗" not in said
+    assert "wrong" not in said
+    assert "True label" not in said
+    alone(tab, made.folder / "report.html")
 
 
 def test_an_item_opens_with_all_that_is_known(tab, run):  # noqa: F811
