@@ -120,8 +120,8 @@ def look(file: Path) -> tuple[dict[str, Column], int]:
     return columns, n_rows
 
 
-def guess(file: Path, inputs: Sequence[str] = (), label: str | None = None) -> Guess:
-    """Which columns are input and label. What the user named is taken; the rest is guessed.
+def guess(file: Path, inputs: Sequence[str] = (), label: str | None = None, kind: Kind | None = None) -> Guess:
+    """Which columns are input and label, and what the label is. What the user named is taken; the rest is guessed.
 
     Raises InputError if a named column is missing or nothing fits; it describes every column.
     """
@@ -139,8 +139,9 @@ def guess(file: Path, inputs: Sequence[str] = (), label: str | None = None) -> G
     if not inputs:
         inputs, reason = _inputs(file, columns, n_rows, exclude={label, choices or ""})
         reasons.insert(0, f"input: {', '.join(repr(name) for name in inputs)} ({reason})")
-    kind = _kind(columns[label], n_rows, choices)
-    reasons.append(f"kind: {kind} ({_why_kind(kind, columns[label], choices)})")
+    if kind is None:
+        kind = _kind(columns[label], n_rows, choices)
+        reasons.append(f"kind: {kind} ({_why_kind(kind, columns[label], choices)})")
     words = sum(columns[name].mean_words for name in inputs)
     return Guess(kind, tuple(inputs), label, choices if kind == "choose" else None, n_rows, columns[label].values, words, tuple(reasons))
 
@@ -156,7 +157,7 @@ def _label(file: Path, columns: Mapping[str, Column], n_rows: int, exclude: set[
     named = [c for c in free if c.name.lower() in (*ANSWER_NAMES, *LABEL_NAMES) and c.n]
     if named:
         best = min(named, key=lambda c: _rank(c.name, ANSWER_NAMES))
-        return best.name, "by its name; its values hardly repeat"
+        return best.name, f"by its name; {'all its values are the same' if len(best.values) == 1 else 'its values hardly repeat'}"
     raise _nothing_fits(file, "label", "a column with a few values that come back, or one named 'answer'", columns)
 
 
@@ -176,12 +177,14 @@ def _inputs(file: Path, columns: Mapping[str, Column], n_rows: int, exclude: set
 def _kind(label: Column, n_rows: int, choices: str | None) -> Kind:
     if choices:
         return "choose"
-    return "classify" if label.looks_like_label(n_rows) or (not label.is_list and len(label.values) <= n_rows // 2) else "answer"
+    is_one_label = len(label.values) == 1 and label.name.lower() in LABEL_NAMES  # of one row, too
+    repeats = not label.is_list and len(label.values) <= n_rows // 2
+    return "classify" if label.looks_like_label(n_rows) or repeats or is_one_label else "answer"
 
 
 def _why_kind(kind: Kind, label: Column, choices: str | None) -> str:
     return {
-        "classify": f"one of {len(label.values)} labels",
+        "classify": f"one of {len(label.values)} labels" if len(label.values) > 1 else "one label",
         "choose": f"the choices of each row stand in '{choices}'",
         "answer": "an answer in words",
     }[kind]

@@ -20,8 +20,8 @@ from .trained import (
     Seed,
     Set,
     TrainFile,
-    check_judges,
     check_out,
+    judges_of,
     say_heading,
     say_next,
     say_point,
@@ -80,12 +80,13 @@ def classifier(
     check_out(out)
     settings = _settings(how)
     task = _task(train, eval, names)
+    judges = judges_of(task, eval)
     say_heading()
-    method = Classifier(settings, how.base, task.inputs, how.seed, out / CHECKPOINTS, task.dev, say_point)
+    method = Classifier(settings, how.base, task.inputs, how.seed, out / CHECKPOINTS, judges, say_point)
     predictor = method.fit(task.train, labels=task.labels)
     predictor.save(out)
     record = predictor.training
-    tell_training(record, task, out)
+    tell_training(record, len(task.train) + len(judges), out)
     if record["long_inputs"]["n_rows"]:
         long = record["long_inputs"]
         tell(f"{long['n_rows']} texts are longer than it reads ({long['how']}): {long['n_tokens_cut']:,} tokens are cut")
@@ -105,14 +106,12 @@ def _task(train: Path, eval: Path | None, names: Names) -> Task:
     from ..data import Task
     from .guess import guess
 
-    found = guess(train, names.input or (), names.label)
+    found = guess(train, names.input or (), names.label, "classify" if names.label else None)
     for reason in found.reasons:
         tell(reason)
     if found.kind != "classify":
-        raise InputError(
-            Problem(f"the column '{found.label}' is no label: {found.reasons[-1]}", "Name a column with a few labels: --label.", str(train))
-        )
+        message = f"the values of '{found.label}' look like answers in words, not labels"
+        raise InputError(Problem(message, f"If they are labels, say so: --label {found.label}. Else name another column.", str(train)))
     task = Task.load(train, dev=eval, kind="classify", input=list(found.inputs), label=found.label, holdout=0)
     tell_task(task)
-    check_judges(task, eval)
     return task

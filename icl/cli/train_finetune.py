@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -19,8 +20,8 @@ from .trained import (
     Seed,
     Set,
     TrainFile,
-    check_judges,
     check_out,
+    judges_of,
     say_heading,
     say_next,
     say_point,
@@ -51,6 +52,11 @@ class Training:
     seed: Seed = 0
 
 
+class Target(StrEnum):
+    classify = "classify"
+    answer = "answer"
+
+
 @dataclass(frozen=True, slots=True)
 class Prompted:
     """The prompt: which columns are what, and the template."""
@@ -63,6 +69,7 @@ class Prompted:
         ),
     ] = None
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of the labels or answers. [default: guessed]")] = None
+    task: Annotated[Target | None, typer.Option(help="What that column holds: labels, or answers in words. [default: guessed]")] = None
     template: Annotated[str, typer.Option(metavar="T", help="The prompt's template: a name or a path.")] = "default"
 
 
@@ -87,6 +94,7 @@ def finetune(
     check_out(out)
     settings = _settings(how)
     task = _task(train, eval, prompted)
+    judges = judges_of(task, eval)
     asked = {name: value for name in PROMPT_SETTINGS if (value := getattr(settings, name)) is not None}
     prompt = FewShot(
         **{
@@ -101,10 +109,10 @@ def finetune(
         }
     )
     say_heading()
-    method = Finetune(settings, prompt, how.seed, out / CHECKPOINTS, tuple(task.dev), say_point)
+    method = Finetune(settings, prompt, how.seed, out / CHECKPOINTS, judges, say_point)
     predictor = method.fit(task.train, labels=task.labels)
     predictor.save(out)
-    tell_training(predictor.training, task, out)
+    tell_training(predictor.training, len(task.train) + len(judges), out)
     if n := predictor.training["n_unfit"]:
         tell(f"{n} rows do not fit the token budget and were left out")
     say_next(out)
@@ -128,11 +136,10 @@ def _task(train: Path, eval: Path | None, prompted: Prompted) -> Task:
     from .rows import fields_and_columns
 
     columns = [item.partition("=")[2] or item for item in prompted.input or ()]
-    found = guess(train, columns, prompted.label)
+    found = guess(train, columns, prompted.label, prompted.task.value if prompted.task else None)
     for reason in found.reasons:
         tell(reason)
     inputs = fields_and_columns(prompted.input) if prompted.input else list(found.inputs)
     task = Task.load(train, dev=eval, kind=found.kind, input=inputs, label=found.label, choices=found.choices, holdout=0)
     tell_task(task)
-    check_judges(task, eval)
     return task

@@ -13,7 +13,7 @@ from ..errors import InputError, Problem
 from .options import Quiet
 from .output import be_quiet, say, tell
 from .train_settings import settings_from
-from .trained import CHECKPOINTS
+from .trained import CHECKPOINTS, BatchSize, Seed, Set
 
 if TYPE_CHECKING:
     from ..data import Task
@@ -31,12 +31,9 @@ class How:
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Times that as many rows are seen as there are. [default: 300 steps per task]")
     ] = None
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Rows per step.")] = 16
-    set: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Another setting, such as validation=0.1; may be given several times."),
-    ] = None
-    seed: Annotated[int, typer.Option(metavar="S", help="Of the heads, what is drawn, and dropout.")] = 0
+    batch_size: BatchSize = 16
+    set: Set = None
+    seed: Seed = 0
 
 
 def multitask(

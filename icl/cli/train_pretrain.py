@@ -13,6 +13,7 @@ import typer
 from .options import Quiet
 from .output import be_quiet, say, tell
 from .train_settings import settings_from
+from .trained import BatchSize, Seed, Set
 
 if TYPE_CHECKING:
     from ..train.pretrain_settings import PretrainSettings
@@ -46,16 +47,13 @@ class How:
     ] = None
     steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Steps of the optimiser. [default: the text once]")] = None
     length: Annotated[int, typer.Option(metavar="N", min=8, help="Tokens of a row.")] = 256
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Rows per step.")] = 16
+    batch_size: BatchSize = 16
     learning_rate: Annotated[
         float | None,
         typer.Option(metavar="X", help="Of AdamW, at its highest. [default: 3e-3 causal, 2e-3 masked from scratch; 1e-4 continued]"),
     ] = None
-    set: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Another setting, such as rows_at_once=4 or epochs=2; may be given several times."),
-    ] = None
-    seed: Annotated[int, typer.Option(metavar="S", help="Of new weights, the order of rows, masks and dropout.")] = 0
+    set: Set = None
+    seed: Seed = 0
 
 
 def pretrain(

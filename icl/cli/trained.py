@@ -13,6 +13,7 @@ from .output import say, tell
 
 if TYPE_CHECKING:
     from ..data import Task
+    from ..values import Example
 
 CHECKPOINTS = "checkpoints"
 TrainFile: TypeAlias = Annotated[Path, typer.Option(metavar="FILE", help="Labelled rows to learn from: CSV, TSV, JSONL or Parquet.")]
@@ -55,18 +56,23 @@ def tell_task(task: Task) -> None:
         tell(f"{len(task.rejected)} rows cannot be used: " + ", ".join(f"{n} × {reason}" for reason, n in task.reasons.items()))
 
 
-def check_judges(task: Task, file: Path | None) -> None:
-    """Rows of --eval that can judge: none with a label of the training rows would mean that, unseen, no epoch is judged."""
+def judges_of(task: Task, file: Path | None) -> tuple[Example, ...]:
+    """Rows of --eval that judge the epochs: those with a label that there is to learn. Others serve nothing, so they are no labels owned.
+
+    Raises InputError where there is none: unseen, no epoch would be judged.
+    """
     if file is None or task.kind != "classify":
-        return
+        return tuple(task.dev)
     learned = {row.target for row in task.train}
-    if not any(row.target in learned for row in task.dev):
-        found = ", ".join(sorted({repr(row.target) for row in task.dev})[:6]) or "none"
-        raise InputError(
-            Problem(
-                f"no row of it has a label that there is to learn; its labels: {found}", "Give rows with the labels of --train.", str(file)
-            )
-        )
+    judges = tuple(row for row in task.dev if row.target in learned)
+    others = ", ".join(sorted({repr(row.target) for row in task.dev} - set(map(repr, learned)))[:6]) or "none"
+    if not judges:
+        message = f"no row of it has a label that there is to learn; its labels: {others}"
+        raise InputError(Problem(message, "Give rows with the labels of --train.", str(file)))
+    if len(judges) < len(task.dev):
+        n, all_ = len(task.dev) - len(judges), len(task.dev)
+        tell(f"{file}: {n} of {all_} rows judge nothing, since no row of --train has their label: {others}")
+    return judges
 
 
 def say_heading() -> None:
@@ -80,13 +86,13 @@ def say_point(point: Mapping[str, Any]) -> None:
     say(_line(point["epoch"], point["step"], f"{point['loss']:.4f}", loss, accuracy))
 
 
-def tell_training(record: Mapping[str, Any], task: Task, out: Path) -> None:
-    """What was trained, and what that cost."""
+def tell_training(record: Mapping[str, Any], n_labels: int, out: Path) -> None:
+    """What was trained, and what that cost. n_labels: labels owned."""
     kept = f"kept: epoch {record['best_epoch']}" if record["best_epoch"] else f"kept: the last epoch, {record['epochs']}"
     memory = f", {record['peak_memory_mb']:,.0f} MiB" if record["peak_memory_mb"] is not None else ""
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     tell(
-        f"{kept}; {len(task.train) + len(task.dev)} labels owned, {record['n_trained']:,} of {record['n_parameters']:,} parameters trained "
+        f"{kept}; {n_labels} labels owned, {record['n_trained']:,} of {record['n_parameters']:,} parameters trained "
         f"in {record['seconds']:.0f} s{memory}; {size / 1e6:.1f} MB on disk"
     )
     if "search" in record:

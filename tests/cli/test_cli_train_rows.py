@@ -22,3 +22,43 @@ def test_a_header_alone_has_no_row(icl_cli, tmp_path, command):
     answer = icl_cli("train", command, "--train", empty, "--out", tmp_path / "new")
     assert answer.code == 2
     assert "there is no row" in answer.err
+
+
+@pytest.mark.parametrize(
+    "rows",
+    ['"It rained again all day long.",wet\n', '"It rained again all day long.",wet\n"And it rained once more at night.",wet\n'],
+    ids=["one row", "two"],
+)
+def test_one_label_alone_is_what_it_says(icl_cli, tmp_path, rows):
+    file = tmp_path / "weather.csv"
+    file.write_text("text,label\n" + rows)
+    answer = icl_cli("train", "classifier", "--train", file, "--out", tmp_path / "new")
+    assert answer.code == 2
+    assert "all its values are the same" in answer.err
+    assert "have the label 'wet', so there is nothing to tell apart" in answer.err
+    assert "answer" not in answer.err
+
+
+def test_a_label_of_each_row_alone_can_be_said_to_be_one(tmp_path):
+    """Eight rows of eight labels look like answers in words; whoever names the column, or its task, is believed."""
+    from icl.cli.guess import guess
+
+    file = tmp_path / "bank.csv"
+    file.write_text("text,label\n" + "".join(f'"Where is my card number {n}?",label_{n}\n' for n in range(8)))
+    assert guess(file).kind == "answer"
+    found = guess(file, label="label", kind="classify")
+    assert (found.kind, len(found.values)) == ("classify", 8)
+    assert not any("kind" in reason for reason in found.reasons)
+
+
+def test_judging_rows_of_other_labels_are_named_and_are_no_labels_owned(reviews, tmp_path, capsys):
+    from icl import Task
+    from icl.cli.trained import judges_of
+
+    other = tmp_path / "more.csv"
+    other.write_text('text,label\n"A fine place.",positive\n"Rain again.",wet\n"Sun at last.",dry\n')
+    task = Task.load(reviews, dev=other, input="text", label="label", holdout=0)
+    judges = judges_of(task, other)
+    assert [row.target for row in judges] == ["positive"]
+    assert "2 of 3 rows judge nothing, since no row of --train has their label: 'dry', 'wet'" in capsys.readouterr().err
+    assert judges_of(task, None) == tuple(task.dev)
