@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..train.record import Training
     from ..train.teach import Taught
     from ..train.texts import Read
+    from ._paraphrase import Paraphrased
 
 KINDS: frozenset[Kind] = frozenset({"classify"})
 NEEDS_LABELS = True
@@ -67,6 +68,10 @@ class Settings(TrainingSettings):
         "truncate", description="Of a text that is too long: its beginning, beginning and end, or windows whose logits are averaged."
     )
     max_tokens: int | None = Field(None, ge=8, description="Tokens of a text, or of a window; default: what the base reads at most.")
+    r_drop: float = Field(
+        0.0, ge=0, description="Alpha of R-Drop: each row is computed twice, and what dropout makes of it should not differ; 0: once."
+    )
+    mixout: float = Field(0.0, ge=0, lt=1, description="Share of the encoder's weights that are as before training, anew in each step.")
     validation: Validation = Field(
         "auto",
         description="Share of the rows held out to keep the best epoch, folds (they choose the epochs), none, or auto: a tenth from 1,000.",
@@ -80,7 +85,8 @@ class Settings(TrainingSettings):
         "none", description="balanced: rare labels count more; or label: weight, others 1."
     )
     augment: Augment = Field(
-        default_factory=lambda: Augment.model_validate({}), description="Shares of the words that are changed, anew in each epoch."
+        default_factory=lambda: Augment.model_validate({}),
+        description="Shares of the words that are changed, anew in each epoch, and paraphrases by a language model.",
     )
 
 
@@ -146,7 +152,7 @@ class _Job:
     soft: Sequence[Sequence[float]] | None
 
     def run(self) -> tuple[EncoderClassifier, dict[str, Any]]:
-        s, epochs = self.method.settings, self.epochs
+        s, epochs, said = self.method.settings, self.epochs, self.paraphrases
         started = time.monotonic()
         tried: list[Training] = []
         if s.validation == "folds" and not self.evaluated:
@@ -155,10 +161,12 @@ class _Job:
         made, record, reads = self._train(rows, validation, epochs, FIT, patience=s.patience, on_epoch=self.method.on_epoch)
         own = self._own_accuracy(made, rows, reads)
         long = [read for read in reads if read.n_cut or len(read.windows) > 1]
+        more = {} if said is None else {"paraphrases": said.record}
         return made, {
             **record.as_dict(),
-            "operations": record.operations + sum(each.operations for each in tried),
-            "seconds": round(time.monotonic() - started, 3),
+            **more,
+            "operations": record.operations + sum(each.operations for each in tried) + ((said and said.record["operations"]) or 0.0),
+            "seconds": round(time.monotonic() - started + (said.record["seconds"] if said is not None else 0.0), 3),
             "n_rows": len(reads),
             "training_accuracy": own,
             "validation": {"n_rows": len(self.evaluated or validation), "folds": len(tried)},
@@ -195,7 +203,9 @@ class _Job:
         s = self.method.settings
         validation = "none" if s.validation == "folds" else s.validation
         settings = s.model_copy(update={**changes, "search": None, "validation": validation})
-        return replace(self, method=replace(self.method, settings=settings))
+        job = replace(self, method=replace(self.method, settings=settings))
+        job.__dict__["paraphrases"] = self.paraphrases  # made once
+        return job
 
     def _space(self) -> Space:
         s = self.method.settings
@@ -219,6 +229,17 @@ class _Job:
         validation = [] if self.evaluated else held_out(self.answers, self.method.settings.validation, self.method.seed)
         out = set(validation)
         return [i for i in range(len(self.pool)) if i not in out], validation
+
+    @cached_property
+    def paraphrases(self) -> Paraphrased | None:
+        """The rows that are trained on in other words; made once."""
+        how, m = self.method.settings.augment.paraphrase, self.method
+        if how is None:
+            return None
+        from ._paraphrase import paraphrased
+
+        texts = [text for fields in self._texts([self.pool[i] for i in self._held[0]]) for text in fields]
+        return paraphrased(texts, how, seed=m.seed, work=m.work)
 
     def _own_accuracy(self, made: EncoderClassifier, rows: Sequence[int], reads: Sequence[Read]) -> float:
         """Accuracy on rows that were trained on, `MOST_OWN` of them at most, to be compared with that on others."""
@@ -263,6 +284,7 @@ class _Job:
         """Train a new model on some rows of the pool. patience: None: through all epochs, as for folds."""
         from ..train.cost import Used
         from ..train.loop import train
+        from ..train.mixout import mixing
         from ..train.teach import lesson_for
 
         m, s = self.method, self.method.settings
@@ -281,6 +303,8 @@ class _Job:
             validation=self._judged(made, validation),
             loss=m.loss or self._loss(made, rows),
             vary=self._vary(made, texts),
+            alpha=s.r_drop,
+            mixed=mixing(made.model, made.pretrained, s.mixout) if s.mixout else lambda model: model,
             key=[m.base, m.target_temperature, [self.pool[i].uid for i in rows], targets.tolist(), [e.uid for e in judges]],
         )
         record = train(
@@ -353,14 +377,20 @@ class _Job:
 
     def _vary(self, made: EncoderClassifier, texts: Sequence[Sequence[str]]) -> Callable[[int, int], Read] | None:
         how, seed = self.method.settings.augment, self.method.seed
-        if not (how.drop or how.swap or how.synonyms):
+        if not (how.drop or how.swap or how.synonyms or how.paraphrase):
             return None
         from ..train.augment import changed, nearest_words, word_vectors
 
         encoder = getattr(made.model, "encoder", made.model)
         every = [text for fields in texts for text in fields]
         synonyms = nearest_words(every, word_vectors(made.reader.tokenizer, encoder)) if how.synonyms else {}
-        return lambda row, epoch: made.reader.read([changed(t, how, rng_for(seed, "augment", epoch, row), synonyms) for t in texts[row]])
+        versions = [[fields, *(self.paraphrases.of(fields) if self.paraphrases else ())] for fields in texts]
+
+        def shown(row: int, epoch: int) -> Read:
+            fields = rng_for(seed, "paraphrase", epoch, row).choice(versions[row])
+            return made.reader.read([changed(text, how, rng_for(seed, "augment", epoch, row), synonyms) for text in fields])
+
+        return shown
 
 
 def rate_for(made: EncoderClassifier) -> float:

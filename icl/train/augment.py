@@ -24,13 +24,25 @@ CLOSE = 0.4
 _WORD = re.compile(r"\w+(?:['’]\w+)?")
 
 
+class Paraphrase(BaseModel):
+    """Texts in other words, from a language model: each text of the pool once."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str = Field(min_length=1, description="The language model: smollm2, a folder, a hub id or an address.")
+    n: int = Field(2, ge=1, le=16, description="Paraphrases of each text; an epoch shows the text itself or one of them.")
+    temperature: float = Field(0.7, gt=0, description="At which they are drawn.")
+    template: str = Field("rewrite", description="The prompt: a template with one input field, answered in words.")
+    max_new_tokens: int = Field(64, ge=1, description="Longest paraphrase.")
+
+
 class Augment(BaseModel):
-    """Shares of a text's words; 0 leaves them alone."""
+    """Shares of a text's words; 0 leaves them alone. And what a language model makes of it."""
 
     model_config = ConfigDict(extra="forbid")
     drop: float = Field(0.0, ge=0, lt=1, description="Left out.")
     swap: float = Field(0.0, ge=0, lt=1, description="Exchanged with the next word.")
     synonyms: float = Field(0.0, ge=0, lt=1, description="Replaced by a word of the pool that is near to it in the base's embedding.")
+    paraphrase: Paraphrase | None = Field(None, description="Whole texts in other words, by a language model.")
 
 
 def changed(text: str, how: Augment, rng: random.Random, synonyms: Mapping[str, Sequence[str]]) -> str:

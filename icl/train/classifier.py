@@ -119,6 +119,12 @@ class EncoderClassifier:
         return inputs
 
     @property
+    def pretrained(self) -> nn.Module:
+        """The part of the model that is the base's."""
+        part: nn.Module = self.model.encoder if isinstance(self.model, Pooled) else getattr(self.model, self.model.base_model_prefix)
+        return part
+
+    @property
     def pad(self) -> int:
         return int(self.reader.tokenizer.pad_token_id or 0)
 

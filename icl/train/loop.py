@@ -58,6 +58,8 @@ class Lesson:
     """The epoch that is kept: highest in the first of these metrics, then in the second, …; a minus sign: lowest. The earliest of equals."""
     key: Any = None
     """JSON data that changes with the rows: a checkpoint is taken up only by the same training."""
+    passes: int = 1
+    """Times that `loss` puts a batch through the model, for what that costs."""
 
 
 def train(
@@ -285,10 +287,10 @@ class _Trainer(Trainer):  # type: ignore[misc]
         return total
 
     def _count(self, n_rows: int, batch: Batch) -> None:
-        n, padding = tokens_of(batch)
+        n, padding = (n * self.lesson.passes for n in tokens_of(batch))
         seen = self.seen
         seen.n_tokens, seen.n_padding = seen.n_tokens + n, seen.n_padding + padding
-        seen.operations += self.estimate.training(n + padding, (n + padding) / max(1, n_rows))
+        seen.operations += self.estimate.training(n + padding, (n + padding) / max(1, n_rows * self.lesson.passes))
         now = memory_mb(self.torch_device)
         seen.peak_mb = max(seen.peak_mb or 0.0, now) if now is not None else seen.peak_mb
 

@@ -53,6 +53,19 @@ def distilled(loss: Callable[[Tensor, Tensor], Tensor], temperature: float) -> C
     return at_temperature
 
 
+def divergence(logits: Tensor, others: Tensor) -> Tensor:
+    """(n,) how far two distributions (n, n_labels) are apart: ½ (KL(p ‖ q) + KL(q ‖ p)), in nats (L_KL of R-Drop, eq. 1 there)."""
+    log_p, log_q = torch.log_softmax(logits.float(), dim=-1), torch.log_softmax(others.float(), dim=-1)
+    return 0.5 * ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=-1)
+
+
+def r_drop(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, others: Tensor, targets: Tensor, alpha: float) -> Tensor:
+    """(n,) the loss of rows that were computed twice, with different dropout: the mean of both losses and α/2 times their `divergence`.
+
+    Liang et al. 2021, https://arxiv.org/abs/2106.14448, eq. 4, halved, so that α = 0 is the loss itself."""
+    return (loss(logits, targets) + loss(others, targets)) / 2 + alpha / 2 * divergence(logits, others)
+
+
 def class_weights(kind: ClassWeights, targets: Sequence[str], labels: Sequence[str]) -> list[float] | None:
     """The weight of each label. balanced: n / (n_labels · n of the label), whose mean over the rows is 1; a label without rows gets 1.
 

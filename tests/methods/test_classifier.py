@@ -53,8 +53,9 @@ def accuracy(predictor, queries):
     ("sentence", {}),
     ("own", {"norm": "layer", "hidden": 16, "dropout": 0.2, "epochs": 16}),
     ("sentence", {"norm": "batch", "start": "random", "layer_decay": 0.9, "label_smoothing": 0.1, "focal": 1.0}),
+    ("own", {"r_drop": 0.3, "mixout": 0.1, "epochs": 24}),
     ("own", {"freeze": 1, "augment": {"drop": 0.1, "swap": 0.1, "synonyms": 0.1}, "class_weights": "balanced", "epochs": 40}),
-], ids=["own head", "pooled", "layer norm and a hidden layer", "batch norm", "frozen and augmented"])  # fmt: skip
+], ids=["own head", "pooled", "layer norm and a hidden layer", "batch norm", "R-Drop and mixout", "frozen and augmented"])  # fmt: skip
 def test_it_learns_and_is_the_same_when_loaded(tmp_path, bases, base, settings):
     predictor = fit(bases[base], rows(49), **settings)  # the last batch has one row, which batch normalisation must bear
     queries = rows(30, seed=1)
@@ -83,6 +84,12 @@ def test_what_a_training_and_predictions_cost_is_counted(bases):
     predictor.predict(rows(5))
     assert predictor.totals.computed == 5 * 7
     assert predictor.totals.operations == pytest.approx(predictor.made.estimate.forward(35, 7))
+
+
+def test_r_drop_computes_each_row_twice(bases):
+    plain, twice = (fit(bases["own"], rows(16), epochs=1, r_drop=alpha).training for alpha in (0.0, 1.0))
+    assert twice["n_tokens"] == 2 * plain["n_tokens"]
+    assert twice["operations"] == pytest.approx(2 * plain["operations"])
 
 
 def test_eight_rows_in_all_and_labels_that_they_lack(bases):

@@ -151,6 +151,11 @@ ROWS = {
             "def double(x):\n    return 2 * x", description="Write a function double that doubles a number.", tests="assert double(2) == 4"
         ),
         row("def first(items):\n    return items[0]", description="Write a function first that returns the first item."),
+    "rewrite": [
+        row("The meal had gone cold when it came.", text="My food arrived cold."),
+        row("Who is able to help me?", text="Can anyone help?"),
+        row("It broke at once.", text="Broken after one day!"),
+    ],
         row("def is_even(n):\n    return n % 2 == 0", description="Write a function is_even.", tests="assert is_even(2)"),
     ],
     "default": [

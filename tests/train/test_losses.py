@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from icl.train.losses import class_weights, distilled, label_loss
+from icl.train.losses import class_weights, distilled, divergence, label_loss, r_drop
 
 LOGITS = [[2.0, -1.0, 0.5], [0.0, 3.0, -2.0], [-0.5, -0.5, 4.0], [1.0, 1.0, 1.0]]
 TARGETS = [0, 2, 1, 1]
@@ -78,3 +78,14 @@ def test_distilled(temperature):
     expected.append(-math.log(p_of(LOGITS[3])[1]))
     found = distilled(label_loss, temperature)(torch.tensor(LOGITS, dtype=torch.float64), targets)
     assert found.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_r_drop_is_the_formula_of_the_paper():
+    """Eq. 4 halved: -½ log P₁ - ½ log P₂ + α/4 (KL(P₁ ‖ P₂) + KL(P₂ ‖ P₁)), here for p = (½, ½) and q = (0.8, 0.2)."""
+    p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.8, 0.2]])
+    kl_pq = 0.5 * math.log(0.5 / 0.8) + 0.5 * math.log(0.5 / 0.2)
+    kl_qp = 0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5)
+    assert divergence(p.log(), q.log()).item() == pytest.approx((kl_pq + kl_qp) / 2, abs=1e-6)
+    found = r_drop(label_loss, p.log(), q.log() + 3, torch.tensor([1]), 4.0)
+    assert found.item() == pytest.approx(-0.5 * math.log(0.5) - 0.5 * math.log(0.2) + kl_pq + kl_qp, abs=1e-5)
+    assert r_drop(label_loss, p.log(), p.log(), torch.tensor([0]), 4.0).item() == pytest.approx(math.log(2))

@@ -1,0 +1,91 @@
+"""Paraphrases by a tiny language model: once for each row that is trained on, never of others, counted, not asked twice after an interruption."""
+
+import json
+
+import pytest
+import tiny
+from test_classifier import FILLER, WORDS, rows
+
+from icl.errors import InputError
+from icl.methods import _paraphrase
+from icl.methods._paraphrase import Paraphrased, paraphrased
+from icl.methods.classifier import Classifier, Settings
+from icl.train.augment import Paraphrase
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return str(tiny.save(tmp_path_factory.mktemp("lm") / "llama"))
+
+
+def how(model, **more):
+    return Paraphrase(**{"model": model, "n": 2, "max_new_tokens": 6, **more})
+
+
+def test_each_text_is_said_otherwise_once_and_that_is_counted(llama, tmp_path):
+    texts = ["the old sea", "a red rose", "the old sea", " "]
+    found = paraphrased(texts, how(llama), seed=1, work=tmp_path)
+    assert set(found.versions) == {"the old sea", "a red rose"}
+    assert all(len(each) <= 2 and all(one.strip() for one in each) for each in found.versions.values())
+    assert (found.record["n_texts"], found.record["n_made"]) == (2, sum(map(len, found.versions.values())))
+    assert found.record["n_tokens"] > 0
+    assert found.record["operations"] > 0
+    assert paraphrased(texts, how(llama), seed=1).versions == found.versions
+    assert paraphrased(texts, how(llama), seed=2).versions != found.versions
+
+
+def test_what_was_said_before_an_interruption_is_not_asked_again(llama, tmp_path, monkeypatch):
+    texts = [f"text number {i}" for i in range(4)]
+    monkeypatch.setattr(_paraphrase, "UNIT", 2)
+    whole = paraphrased(texts, how(llama), seed=1)
+    written = _paraphrase.write_text
+
+    def once(*args):
+        written(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_paraphrase, "write_text", once)
+    with pytest.raises(KeyboardInterrupt):
+        paraphrased(texts, how(llama), seed=1, work=tmp_path)
+    assert len(json.loads((tmp_path / "paraphrases.json").read_text())["versions"]) == 2
+    monkeypatch.setattr(_paraphrase, "write_text", written)
+    found = paraphrased(texts, how(llama), seed=1, work=tmp_path)
+    assert found.versions == whole.versions
+    assert {n: v for n, v in found.record.items() if n != "seconds"} == {n: v for n, v in whole.record.items() if n != "seconds"}
+
+
+def test_a_row_of_several_fields_has_as_many_versions_as_the_most_of_them():
+    found = Paraphrased({"one": ["eins", "uno"], "two": ["zwei"]}, {})
+    assert found.of(["one", "two"]) == [["eins", "zwei"], ["uno", "two"]]
+    assert found.of(["three"]) == []
+
+
+def test_a_classifier_learns_from_them_and_no_judging_row_is_given_away(llama, tmp_path, monkeypatch):
+    base = str(tiny.save_bert(tmp_path / "bert", [*FILLER, *(word for each in WORDS.values() for word in each)]))
+    seen = []
+    original = _paraphrase.paraphrased
+
+    def recorded(texts, *args, **more):
+        seen.append(list(texts))
+        return original(texts, *args, **more)
+
+    monkeypatch.setattr(_paraphrase, "paraphrased", recorded)
+    pool = rows(20)
+    settings = Settings(epochs=2, batch_size=8, validation=0.3, search=2, augment={"paraphrase": how(llama).model_dump()})
+    predictor = Classifier(settings, base, ("text",), seed=1).fit(pool, tuple(WORDS))
+    (asked,) = seen  # once, for all trials
+    assert len(asked) == predictor.training["n_rows"] == 14
+    record = predictor.training["paraphrases"]
+    assert record["n_texts"] == len(set(asked))
+    assert predictor.training["operations"] > record["operations"] + predictor.training["search"]["operations"]
+    predictor.predict(rows(3, seed=5))
+    assert len(seen) == 1
+
+
+def test_a_model_or_template_that_is_not_there_is_said(llama):
+    with pytest.raises(InputError, match="nowhere"):
+        paraphrased(["a text"], how("./nowhere"))
+    with pytest.raises(InputError, match="nowhere"):
+        paraphrased(["a text"], how(llama, template="nowhere"))
