@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from pydantic import BaseModel
 
@@ -15,11 +16,16 @@ from ..errors import InputError, MissingExtraError, Problem
 from ..files import read_text
 from ..protocols import LanguageModel
 
+_VALUES = frozenset({"const", "default", "enum", "examples"})
+"""Keys of a schema that hold data, in which a `$ref` is none."""
+
 
 def schema_of(value: Any) -> dict[str, Any] | None:
-    """A schema from a dict, a pydantic class, or the path of a JSON file. Raises InputError."""
+    """A schema from a dict, a pydantic class, or the path of a JSON file. Raises InputError, also for a `$ref` that leads nowhere: a model
+    that is held to the schema would fail on every item."""
     if value is None:
         return None
+    file = str(value) if isinstance(value, str | Path) else None
     if isinstance(value, type) and issubclass(value, BaseModel):
         return value.model_json_schema()
     if isinstance(value, str | Path):
@@ -31,7 +37,39 @@ def schema_of(value: Any) -> dict[str, Any] | None:
         raise InputError(
             Problem("the schema of a record describes an object", 'Give one with "type": "object", or a pydantic class.', field="answer")
         )
+    fix = "A '$ref' names a place in this same file, such as #/$defs/Name: define it there, or copy what another file defines."
+    if wrong := [ref for ref in dict.fromkeys(_references(value)) if not _leads_somewhere(ref, value)]:
+        raise InputError([Problem(f"'$ref': {ref!r} leads nowhere", fix, file, field="answer") for ref in wrong])
     return dict(value)
+
+
+def _references(schema: Any) -> Iterator[Any]:
+    """Every `$ref` of a schema."""
+    if isinstance(schema, Mapping):
+        for key, value in schema.items():
+            if key == "$ref" and not isinstance(value, Mapping):  # else a field of that name
+                yield value if isinstance(value, str) else json.dumps(value)
+            elif key not in _VALUES:
+                yield from _references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)
+
+
+def _leads_somewhere(reference: str, schema: Mapping[str, Any]) -> bool:
+    """Whether a reference is `#`, or a JSON pointer (RFC 6901) to a part of the schema. Other files and addresses are not read."""
+    if not reference.startswith("#") or (reference != "#" and not reference.startswith("#/")):
+        return False
+    at: Any = schema
+    for part in unquote(reference).split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(at, Mapping) and name in at:
+            at = at[name]
+        elif isinstance(at, list) and name.isdecimal() and int(name) < len(at):
+            at = at[int(name)]
+        else:
+            return False
+    return isinstance(at, Mapping | bool)
 
 
 def constrains(lm: LanguageModel) -> bool:

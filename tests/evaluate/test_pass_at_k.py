@@ -91,7 +91,7 @@ def test_samples_are_run_against_the_tests():
     found = metric(predictions, [example] * 3)
     assert found[0] == pytest.approx(1 - math.comb(2, 2) / math.comb(4, 2))
     assert np.isnan(found[1:]).all()  # one text is not two, and what was not read is not wrong
-    one = build("metric", {"pass_at_k": {"run": True, "before": "prompt", "seconds": 1}}, Context())
+    one = build("metric", {"pass_at_k": {"run": True, "before": "prompt", "seconds": 4}}, Context())
     cases = ["    return a + b", "    while True: pass", "    raise SystemExit(0)", "    return 3"]
     values = one([Prediction("0-0", case.strip(), text=case) for case in cases], [example] * 4)
     assert values.tolist() == [1, 0, 0, 0]  # one that leaves before its tests does not pass them

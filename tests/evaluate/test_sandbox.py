@@ -14,7 +14,7 @@ import pytest
 from icl.cli import main
 from icl.errors import InputError
 from icl.evaluate import sandbox
-from icl.evaluate.sandbox import Limits, Outcome
+from icl.evaluate.sandbox import Checks, Limits, Outcome
 
 MISSING = sandbox._missing()
 needs_sandbox = pytest.mark.skipif(MISSING is not None, reason=f"no sandbox here: {MISSING}")
@@ -42,7 +42,7 @@ HOSTILE = {
         {"passed"},
     ),
     "10 GB of memory": ("x = bytearray(10 * 2**30)", {"failed"}),
-    "memory bit by bit": ("x = []\nwhile True: x.append(bytearray(2**20))", {"failed", "memory"}),
+    "memory bit by bit": ("x = []\nwhile True: x.append(bytearray(2**20))", {"failed", "memory", "time"}),
     "memory of many processes": (
         "import os, time\nfor _ in range(8):\n    try: child = os.fork()\n    except OSError: break\n    if not child: break\nx = b'x' * (150 * 2**20)\ntime.sleep(99)",
         {"memory", "failed", "time"},
@@ -167,6 +167,102 @@ def test_a_hostile_program_changes_nothing_and_ends_in_time(name, outside, monke
     assert sandbox._run("print('still here')", SHORT).stdout == "still here\n"
 
 
+# Programs that would rather pass than be right. The tests: add(1, 2) == 3, and that add(2, 2) is in a list.
+ADD = Checks("assert add(1, 2) == 3\nassert add(2, 2) in [4]")
+CHEATING = {
+    "equals everything": "class E:\n    def __eq__(self, other): return True\n    __hash__ = object.__hash__\ndef add(a, b): return E()",
+    "equals everything as a number": "class E(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\ndef add(a, b): return E(9)",
+    "ends with 0 at once": "import os\nos._exit(0)",
+    "ends with 0 when it is called": "import os\ndef add(a, b): os._exit(0)",
+    "asks to end when it is called": "def add(a, b): raise SystemExit(0)",
+    "ends with 0 at the end": "import atexit, os\natexit.register(os._exit, 0)\ndef add(a, b): return 0",
+    "ends with 0 by a signal": "import os, signal\nsignal.signal(signal.SIGTERM, lambda *_: os._exit(0))\ndef add(a, b): os.kill(os.getpid(), signal.SIGTERM)",
+    "replaces what tests call": "import builtins\nbuiltins.AssertionError = ValueError\nbuiltins.len = lambda *_: 0\ndef add(a, b): return 0",
+    "has names of Python's own": "AssertionError = list = int = __builtins__ = __debug__\ndef add(a, b): return 0",
+    "says that everything raised": "import os\ndef add(a, b):\n    os.write(4, b'{\"raised\": \"SystemExit\", \"said\": \"0\"}\\n')\n    return 0",
+    "answers in the judge's place": "import os\nfor _ in range(9): os.write(4, b'{\"value\": true, \"changed\": []}\\n')\ndef add(a, b): return 0",
+    "says what is no value": "import os\ndef add(a, b):\n    os.write(4, b'{\"value\": {\"__class__\": \"E\"}}\\n')\n    return 0",
+    "reads the tests in its files": (
+        "import os\nfound = ''\nfor folder in ('/', '/tmp'):\n    for name in os.listdir(folder):\n        try: found += open(folder + '/' + name).read()\n        except (OSError, ValueError): pass\n"
+        "for fd in range(256):\n    try: found += os.pread(fd, 10**6, 0).decode()\n    except (OSError, ValueError): pass\n"
+        "def add(a, b): return a + b if 'assert add' + '(1' in found else 0"
+    ),
+    "reads the tests in memory": (
+        "import gc, sys\nfound = [o for o in gc.get_objects() if 'assert add' + '(1' in repr(o)[:10**5]]\nframe = sys._getframe()\n"
+        "while frame:\n    found += [v for v in frame.f_locals.values() if v is not found and 'assert add' + '(1' in repr(v)[:10**5]]\n    frame = frame.f_back\n"
+        "texts = [t for t in found if isinstance(t, (str, bytes)) and len(t) < 99]\ndef add(a, b): return a + b if texts else 0"
+    ),
+    "reads the judge's memory": (
+        "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\nfor pid in range(1, 9):\n    if pid != os.getpid() and libc.ptrace(16, pid, 0, 0) == 0: raise SystemExit\n"
+        "    try: open(f'/proc/{pid}/mem', 'rb'); found = True\n    except OSError: found = False\ndef add(a, b): return a + b if found else 0"
+    ),
+    "signals to the judge": (
+        "import os, signal\ndef add(a, b):\n    for pid in range(1, 9):\n        for sig in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):\n"
+        "            try: pid != os.getpid() and os.kill(pid, sig)\n            except OSError: pass\n    return 0"
+    ),
+    "prints what passed": "print('passed', flush=True)\nimport json\nprint(json.dumps({'code': 0, 'status': ''}))\ndef add(a, b): return 0",
+    "counts the calls": "calls = []\ndef add(a, b):\n    calls.append(a)\n    return 3 if len(calls) > 1 else None",
+}  # fmt: skip
+
+
+@needs_sandbox
+@pytest.mark.parametrize("name", CHEATING)
+def test_a_program_that_cheats_does_not_pass(name):
+    found = sandbox._run(CHEATING[name], Limits(seconds=20), ADD)
+    assert (found.status, found.passed) == ("failed", False), found
+
+
+@needs_sandbox
+def test_a_program_replaces_nothing_that_the_tests_are_written_with():
+    program = "import math\nmath.isclose = lambda *_: True\ndef add(a, b): return 0\ndef helper(x): return 4"
+    for tests in (
+        Checks("assert math.isclose(add(2, 2), 4)"),
+        Checks("assert helper(add(2, 2)) == 4", "def helper(x): return x"),
+        Checks("def helper(x): return x\nassert helper(add(2, 2)) == 4"),
+        Checks("from math import isclose\nassert isclose(add(2, 2), 4)"),
+    ):
+        assert sandbox._run(program, Limits(seconds=20), tests).status == "failed"
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        ("def add(a, b): return a + b", ADD),
+        ("def f(x):\n    x.append(1)\n    return (x, {1: {2}}, 1.5, None, b'x', 2j)", Checks("y = [0]\nassert f(y) == ([0, 1], {1: {2}}, 1.5, None, b'x', 2j)\nassert y == [0, 1]")),
+        ("def f(n):\n    yield from range(n)", Checks("assert list(f(3)) == [0, 1, 2]")),
+        ("def f(x):\n    if x < 0: raise ValueError('below 0')\n    return x", Checks("try:\n    f(-1)\nexcept ValueError as error:\n    assert str(error) == 'below 0'\nelse:\n    assert False")),
+        ("class Node:\n    def __init__(self, n): self.n, self.next = n, None\ndef last(node):\n    while node.next: node = node.next\n    return node.n", Checks("a = Node(1)\na.next = Node(2)\nassert last(a) == 2\nassert a.next.n == 2")),
+        ("def sum(a, b): return a - b", Checks("assert sum(3, 1) == 2")),
+        ("LIMIT = 3\ndef f(): return LIMIT", Checks("assert f() == LIMIT")),
+        ("def f(n): return 10 ** n", Checks("assert f(5000) == 10 ** 5000")),
+        ("def f(x): return x", Checks("assert str(f(float('nan'))) == 'nan' and f(float('inf')) > 1 and f('\\ud800 ä') == '\\ud800 ä'")),
+        ("import math, sys\nmath.isclose = lambda *_: True\ndef f(x, kind): return [each for each in x if type(each) is kind]", Checks("assert math.isclose(1, 1) and f([1, 'a'], int) == [1] and sys.maxsize > 1")),
+        ("def helper(x): return 0\ndef f(x): return x", Checks("assert helper(f(2)) == 4", "def helper(x): return 2 * x")),
+    ],
+)  # fmt: skip
+def test_tests_use_a_program_as_if_it_were_theirs(program, tests):
+    found = sandbox._run(program, Limits(seconds=20), tests)
+    assert found.passed, found.stderr
+    assert not sandbox._run(program, Limits(seconds=20), Checks(tests.text + "\nassert False", tests.given)).passed
+
+
+@needs_sandbox
+def test_limits_hold_for_a_program_that_is_judged():
+    for program, may in (
+        ("while True: pass", {"time"}),
+        ("def add(a, b):\n    while True: pass", {"time"}),
+        ("def add(a, b): return bytearray(10 * 2**30)", {"failed"}),
+        ("def add(a, b):\n    while True: print('x' * 10**6)", {"output", "time"}),
+        ("import itertools\ndef add(a, b): return itertools.count()", {"time", "memory", "failed"}),
+    ):
+        before = _processes()
+        found = sandbox._run(program, SHORT, ADD)
+        assert found.status in may, (program, found)
+        assert found.seconds < SHORT.seconds + 1
+        assert _gone(before)
+
+
 def _processes():
     """Launchers, and what runs as the sandbox's user."""
     found = set()
@@ -176,7 +272,7 @@ def _processes():
                 line = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"launcher.py" in line or b"/program.py" in line:
+            if b"launcher.py" in line or b"/program.py" in line or b"/judged.py" in line:
                 found.add(entry.name)
     return found
 

@@ -71,6 +71,19 @@ def test_a_pydantic_class_is_a_schema_and_a_saved_predictor_keeps_it(tiny_lm, en
     assert [p.answer for p in again.predict(["a red cap"])] == [p.answer for p in got]
 
 
+@pytest.mark.parametrize("reference", ["#/$defs/Gone", "other.json#/a", "https://host/schema.json", "#/properties/name/type", "Name", 5])
+def test_a_reference_that_leads_nowhere_is_refused_before_the_run(reference, tmp_path):
+    schema = {"type": "object", "$defs": {"Name": {"type": "string"}}, "properties": {"name": {"$ref": "#/$defs/Name"}, "more": {}}}
+    assert _schema.schema_of(schema) == schema
+    schema["properties"]["more"] = {"anyOf": [{"type": "null"}, {"$ref": reference}]}
+    (tmp_path / "schema.json").write_text(json.dumps(schema), encoding="utf-8")
+    with pytest.raises(InputError, match="leads nowhere") as error:
+        _schema.schema_of(tmp_path / "schema.json")
+    assert error.value.problems[0].file == str(tmp_path / "schema.json")
+    schema["properties"]["more"] = {"const": {"$ref": reference}, "default": [{"$ref": "#"}]}  # data, not references
+    assert _schema.schema_of(schema) == schema
+
+
 def test_a_text_that_is_cut_is_no_record(tiny_lm, encoder_folder):
     got = method(tiny_lm, encoder_folder, answer=SCHEMA, max_new_tokens=5).fit(POOL).predict(["a red cap"])[0]
     assert got.answer is None

@@ -1,12 +1,33 @@
-"""Two records (JSON objects) compared field by field."""
+"""What the metrics of records share: two records (JSON objects) compared field by field."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ...readout import read_answer
-from ...values import canonical_json
+from ...values import Example, canonical_json
+from ._answers import PerAnswer, references_of
+
+
+def per_record(value: Callable[[dict[str, float]], float], *, fields: Collection[str] = (), tolerance: float = 0.0) -> PerAnswer:
+    """A metric of records: the best over an item's references that are records. An answer that is no JSON object is not scored.
+
+    value: (field -> how far answer and reference agree) -> value. fields: those that are looked at; none: all.
+    """
+
+    def only(record: dict[str, Any]) -> dict[str, Any]:
+        return {name: each for name, each in record.items() if not fields or name in fields}
+
+    def best(answer: str, example: Example) -> float:
+        ours = record_of(answer)
+        records = [record for reference in references_of(example) if (record := record_of(reference)) is not None]
+        if ours is None or not records:
+            return float("nan")
+        return max(value(share(only(ours), only(record), tolerance)) for record in records)
+
+    return PerAnswer(best)
 
 
 def record_of(text: str) -> dict[str, Any] | None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...plugins import Context
-from ...values import Example
-from ._answers import PerAnswer, references_of
-from ._records import record_of, share
+from ._answers import PerAnswer
+from ._records import per_record
 
 __all__ = ["KINDS", "Settings", "build"]
 
@@ -25,21 +24,6 @@ class Settings(BaseModel):
 
 def build(settings: Settings, context: Context) -> PerAnswer:
     """The best over an item's references. An answer that is no JSON object is not scored."""
-
-    def value(answer: str, example: Example) -> float:
-        ours = record_of(answer)
-        records = [record for reference in references_of(example) if (record := record_of(reference)) is not None]
-        if ours is None or not records:
-            return float("nan")
-        found = [_mean(share(_only(ours, settings), _only(record, settings), settings.tolerance)) for record in records]
-        return max(found)
-
-    return PerAnswer(value)
-
-
-def _only(record: dict[str, object], settings: Settings) -> dict[str, object]:
-    return {name: value for name, value in record.items() if not settings.fields or name in settings.fields}
-
-
-def _mean(shares: dict[str, float]) -> float:
-    return sum(shares.values()) / len(shares) if shares else 1.0
+    return per_record(
+        lambda shares: sum(shares.values()) / len(shares) if shares else 1.0, fields=settings.fields, tolerance=settings.tolerance
+    )

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...errors import InputError, Problem
 from ...plugins import Context
 from ...readout import cut_thoughts
-from ...values import Example, Prediction, digest, field_text
+from ...values import Example, Prediction, field_text
 from .. import sandbox
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class PassAtK:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._known: dict[str, bool] = {}
+        self._known: dict[tuple[str, sandbox.Checks], bool] = {}
 
     def __call__(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> NDArray[np.float64]:
         """(n,) float64 in [0, 1]. A program is run once, however often the metric is asked."""
@@ -61,17 +61,18 @@ class PassAtK:
         programs = [self.programs(p, e) for p, e in zip(predictions, examples, strict=True)]
         new = list(dict.fromkeys(each for group in programs for each in group if each not in self._known))
         limits = sandbox.Limits(seconds=self.settings.seconds, memory_mb=self.settings.memory_mb)
-        found = sandbox.run_many([f"{each}\nprint({_reached(each)!r})\n" for each in new], limits)
-        self._known |= {each: one.passed and one.stdout.rstrip().endswith(_reached(each)) for each, one in zip(new, found, strict=True)}
+        found = sandbox.run_many([program for program, _ in new], limits, tests=[tests for _, tests in new])
+        self._known |= {each: one.passed for each, one in zip(new, found, strict=True)}
         return np.array([estimate([self._known[each] for each in group], self.settings.k) for group in programs], dtype=np.float64)
 
-    def programs(self, prediction: Prediction, example: Example) -> list[str]:
-        """The whole programs of an item; none where there is no answer."""
+    def programs(self, prediction: Prediction, example: Example) -> list[tuple[str, sandbox.Checks]]:
+        """The whole programs of an item, and what each is run against; none where there is no answer."""
         if prediction.answer is None:
             return []
         before, tests = (field_text(example.fields.get(name, "")) if name else "" for name in (self.settings.before, self.settings.tests))
         call = _FIELD.sub(lambda found: field_text(example.fields.get(found[1], "")), self.settings.call or "")
-        return [f"{joined(before, code_of(text))}\n{tests}\n{call}\n" for text in _texts(prediction)]
+        judged = sandbox.Checks(f"{tests}\n{call}\n", given_of(before))
+        return [(joined(before, code_of(text)), judged) for text in _texts(prediction)]
 
 
 def joined(before: str, code: str) -> str:
@@ -90,9 +91,13 @@ def _is_open(before: str) -> bool:
     return True
 
 
-def _reached(program: str) -> str:
-    """What a program prints behind its tests, so that one which leaves before them does not pass."""
-    return f"reached {digest(program)}"
+def given_of(before: str) -> str:
+    """What a text defines before the function that it ends in: the tests may use it, and no program replaces it there."""
+    try:
+        body = ast.parse(before.rstrip() + "\n    pass\n" if _is_open(before) else before).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    return ast.unparse(ast.Module(body[:-1] if _is_open(before) else body, []))
 
 
 def _texts(prediction: Prediction) -> list[str]:

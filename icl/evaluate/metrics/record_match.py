@@ -5,9 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...plugins import Context
-from ...values import Example
-from ._answers import PerAnswer, references_of
-from ._records import record_of, share
+from ._answers import PerAnswer
+from ._records import per_record
 
 __all__ = ["KINDS", "Settings", "build"]
 
@@ -22,12 +21,4 @@ class Settings(BaseModel):
 
 def build(settings: Settings, context: Context) -> PerAnswer:
     """1 where an item's record is that of a reference, else 0. An answer that is no JSON object is not scored."""
-
-    def value(answer: str, example: Example) -> float:
-        ours = record_of(answer)
-        records = [record for reference in references_of(example) if (record := record_of(reference)) is not None]
-        if ours is None or not records:
-            return float("nan")
-        return float(any(all(part == 1 for part in share(ours, record, settings.tolerance).values()) for record in records))
-
-    return PerAnswer(value)
+    return per_record(lambda shares: float(all(share == 1 for share in shares.values())), tolerance=settings.tolerance)

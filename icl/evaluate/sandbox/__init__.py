@@ -5,6 +5,7 @@ Python in it and nothing else, 16 MB of /tmp in memory, no network, no /proc, no
 time, memory, processes, files and output. Where one of these cannot be had, nothing is run and `check` says what is missing.
 
     launcher.py    the process that builds it, started once per program
+    judged.py      a program and its tests, each in a process of its own
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from typing import Literal
 
 from ...errors import IclError, InputError, Problem
 
-__all__ = ["Limits", "Outcome", "SandboxError", "check", "missing", "run", "run_many"]
+__all__ = ["Checks", "Limits", "Outcome", "SandboxError", "check", "missing", "run", "run_many"]
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
+JUDGED = Path(__file__).with_name("judged.py")
 Status = Literal["passed", "failed", "time", "memory", "output"]
 _LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/etc/ld.so.cache")
 _ENVIRONMENT = {"HOME": "/tmp", "LANG": "C.UTF-8", "PATH": "/", "PYTHONHASHSEED": "0", "TMPDIR": "/tmp"}
@@ -57,11 +59,21 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Checks:
+    """What a program is run against, in a process that the program cannot reach: its code is the outcome's."""
+
+    text: str
+    """Python. Names that are neither set here nor Python's own are the program's."""
+    given: str = ""
+    """Python that stands before the tests and is not the program's, whatever the program calls by the same names."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a program."""
 
     status: Status
-    """passed: it ended by itself with code 0. failed: with another code, or by a signal. Else the limit that ended it."""
+    """passed: it ended by itself with code 0, or, if there are tests, they did so behind the last one. failed: with another code, or by a signal. Else the limit that ended it."""
     code: int | None
     """Exit code; minus the number of the signal that ended it; None where a limit did."""
     stdout: str
@@ -73,19 +85,21 @@ class Outcome:
         return self.status == "passed"
 
 
-def run(program: str, limits: Limits = Limits()) -> Outcome:
+def run(program: str, limits: Limits = Limits(), tests: Checks | None = None) -> Outcome:
     """Run the text of a Python program. Raises InputError where there can be no sandbox, SandboxError if it breaks down."""
     check()
-    return _run(program, limits)
+    return _run(program, limits, tests)
 
 
-def run_many(programs: Sequence[str], limits: Limits = Limits(), workers: int | None = None) -> list[Outcome]:
+def run_many(
+    programs: Sequence[str], limits: Limits = Limits(), workers: int | None = None, tests: Sequence[Checks | None] | None = None
+) -> list[Outcome]:
     """Each program in a sandbox of its own, in order; some at a time (default: half as many as there are processors)."""
     if not programs:
         return []
     check()
     with ThreadPoolExecutor(workers or max(1, (os.cpu_count() or 2) // 2)) as pool:
-        return list(pool.map(lambda program: _run(program, limits), programs))
+        return list(pool.map(lambda program, its: _run(program, limits, its), programs, tests or [None] * len(programs)))
 
 
 def check() -> None:
@@ -146,7 +160,7 @@ assert len(children) < 12, "the number of processes has no limit"
 """
 
 
-def _run(program: str, limits: Limits) -> Outcome:
+def _run(program: str, limits: Limits, tests: Checks | None = None) -> Outcome:
     """One program in one sandbox, without the check."""
     binds, links = _paths()
     job = {
@@ -160,6 +174,8 @@ def _run(program: str, limits: Limits) -> Outcome:
         "processes": limits.processes,
         "disk": limits.disk_mb << 20,
         "output": limits.output_kb << 10,
+        "tests": None if tests is None else {"tests": tests.text, "given": tests.given},
+        "judged": None if tests is None else _judged(),
     }
     process = subprocess.Popen(
         [str(_python()), "-I", "-S", "-B", str(LAUNCHER)],
@@ -185,6 +201,11 @@ def _run(program: str, limits: Limits) -> Outcome:
         raise SandboxError(str(found["missing"]))
     status: Status = found["status"] or ("passed" if found["code"] == 0 else "failed")
     return Outcome(status, found["code"] if not found["status"] else None, found["stdout"], found["stderr"], found["seconds"])
+
+
+@cache
+def _judged() -> str:
+    return JUDGED.read_text(encoding="utf-8")
 
 
 @cache

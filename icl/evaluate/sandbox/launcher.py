@@ -4,7 +4,8 @@ Standard input: JSON, see `icl.evaluate.sandbox`. Standard output: one line of J
 
     launcher   stays outside: writes the user map, reads the output, watches time and memory, kills
     keeper     enters new user, mount, network, process, IPC, host name and cgroup namespaces
-    first      process 1 inside: builds the root, gives up every right, starts the program, waits for it
+    first      process 1 inside: builds the root, gives up every right, starts the program, waits for it; if there are tests, starts a
+               judge too, which alone is given them, and waits for that one (judged.py)
 
 The program's root is a memory file system of its own, read-only but for /tmp, with the standard library and the shared libraries bound
 read-only into it. There is no /proc, no home, no shell and no network. When process 1 ends, the kernel kills whatever is left inside.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import platform
@@ -120,6 +122,9 @@ def build_root(job: dict[str, object], sources: list[tuple[str, int]]) -> None:
         os.symlink(target, root + link)
     with open(root + "/program.py", "w", encoding="utf-8", errors="surrogatepass") as file:
         file.write(str(job["program"]))
+    if job["tests"]:
+        with open(root + "/judged.py", "w", encoding="utf-8") as file:
+            file.write(str(job["judged"]))
     os.makedirs(root + "/tmp")
     mount("tmpfs", root + "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, f"size={job['disk']},nr_inodes=1024,mode=700")
     os.makedirs(root + "/old")
@@ -134,12 +139,27 @@ def build_root(job: dict[str, object], sources: list[tuple[str, int]]) -> None:
 
 def limits(job: dict[str, object]) -> None:
     seconds, memory, disk = int(float(str(job["seconds"]))) + 1, int(str(job["memory"])), int(str(job["disk"]))
-    # The keeper and process 1 count as processes of this user too.
+    # The keeper, process 1 and the judge count as processes of this user too.
     for what, most in (
-        ("AS", memory), ("CPU", seconds), ("FSIZE", disk), ("NOFILE", 64), ("NPROC", int(str(job["processes"])) + 2), ("CORE", 0),
+        ("AS", memory), ("CPU", seconds), ("FSIZE", disk), ("NOFILE", 64), ("NPROC", int(str(job["processes"])) + 3), ("CORE", 0),
         ("MEMLOCK", 0), ("MSGQUEUE", 0), ("STACK", min(memory, 64 << 20)),
     ):  # fmt: skip
         resource.setrlimit(getattr(resource, f"RLIMIT_{what}", MSGQUEUE), (most, most))
+
+
+def start(job: dict[str, object], out: tuple[int, int], arguments: tuple[str, ...], files: tuple[int, ...]) -> int:
+    """Start Python inside, with nothing open but its output and these files, as 3, 4 and so on. Returns its number here."""
+    child = os.fork()
+    if child:
+        return child
+    os.setsid()
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 1024) for fd in files]  # out of the way of the numbers they will have
+    for at, fd in enumerate((os.open("/dev/null", os.O_RDONLY), *out, *high)):
+        os.dup2(fd, at)
+    limits(job)
+    os.closerange(3 + len(files), 2048)
+    command = [str(job["python"]), "-I", "-B", "-X", "utf8", *arguments]
+    return os.execve(command[0], command, dict(job["environment"]))  # type: ignore[call-overload]
 
 
 def first(job: dict[str, object], sources: list[tuple[str, int]], out: tuple[int, int], report: int) -> None:
@@ -152,16 +172,18 @@ def first(job: dict[str, object], sources: list[tuple[str, int]], out: tuple[int
         call(LIBC.syscall(CAPSET[platform.machine()], struct.pack("Ii", 0x20080522, 0), no_rights), "capset")
         call(LIBC.prctl(NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
         call(LIBC.prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
+        tests = os.memfd_create("tests") if job["tests"] else 0  # a file without a name, and refused from here on
         filter_calls()
-        program = os.fork()
-        if program == 0:
-            os.setsid()
-            os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-            os.dup2(out[0], 1)
-            os.dup2(out[1], 2)
-            limits(job)
-            os.closerange(3, 1024)
-            os.execve(str(job["python"]), [str(job["python"]), "-I", "-B", "-X", "utf8", "/program.py"], dict(job["environment"]))  # type: ignore[call-overload]
+        if job["tests"]:
+            os.write(tests, json.dumps(job["tests"]).encode("ascii"))
+            os.lseek(tests, 0, os.SEEK_SET)
+            questions, answers = os.pipe(), os.pipe()
+            start(job, out, ("/judged.py", "program"), (questions[0], answers[1]))
+            program = start(job, out, ("/judged.py", "judge"), (tests, answers[0], questions[1]))
+            for fd in (tests, *questions, *answers):
+                os.close(fd)
+        else:
+            program = start(job, out, ("/program.py",), ())
         for fd in out:
             os.close(fd)
         while True:
