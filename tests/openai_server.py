@@ -40,6 +40,10 @@ class OpenAI:
     token_ids: bool = True
     completions: bool = True
     top_k: int = 20
+    held: Callable[[list[int], dict[str, Any], int], tuple[str, str]] | None = None
+    """(prompt, JSON schema, most tokens) -> the record and why it ended: structured output, where the server has it."""
+    schemas: Callable[[dict[str, Any]], bool] = lambda schema: True
+    """Which schemas it does not refuse."""
     marks: bool = False
     """Whether it is a provider that caches what is marked with `cache_control`, and nothing else; others refuse the mark."""
     _marked: set[tuple[int, ...]] = field(default_factory=set)
@@ -139,6 +143,12 @@ class OpenAI:
     def _write(self, ids: list[int], body: dict[str, Any], j: int) -> tuple[list[int], str, str, list[Sequence[float]]]:
         import math
 
+        asked = body.get("response_format", {}).get("json_schema")
+        if asked is not None and self.held is not None:
+            if not self.schemas(asked["schema"]):
+                raise Refused(400, "Invalid schema for response_format")
+            text, finish = self.held(ids, asked["schema"], body["max_tokens"])
+            return self.encode(text), text, finish, []
         if len(ids) + body["max_tokens"] > self.window:
             raise Refused(400, f"This model's maximum context length is {self.window} tokens.")
         temperature = body.get("temperature", 1.0)
@@ -202,8 +212,8 @@ _KNOWN: dict[int, dict[tuple[int, ...], list[list[float]]]] = {}
 """What tests ask for again and again: every one of them probes its server."""
 
 
-def over(lm: Any, **options: Any) -> OpenAI:
-    """The interface over a model of transformers, by plain forward passes, one text at a time."""
+def over(lm: Any, *, structured: bool = False, **options: Any) -> OpenAI:
+    """The interface over a model of transformers, by plain forward passes, one text at a time. structured: with structured output."""
     import torch
 
     tokens = lm.codec.tokens
@@ -216,12 +226,31 @@ def over(lm: Any, **options: Any) -> OpenAI:
                 known[tuple(ids)] = lm.model(input_ids=torch.tensor([list(ids)])).logits[0].float().log_softmax(-1).tolist()
         return known[tuple(ids)]
 
+    def held(ids: list[int], schema: dict[str, Any], most: int) -> tuple[str, str]:
+        """What the likeliest text that llguidance allows is, as servers make it; spread over lines, as some do."""
+        from llguidance import LLMatcher, LLTokenizer
+
+        vocabulary = lm.model.config.vocab_size
+        rule = LLMatcher.grammar_from_json_schema(schema, overrides={"whitespace_flexible": False})
+        matcher = LLMatcher(LLTokenizer(own.to_str(), n_vocab=vocabulary), rule)
+        new: list[int] = []
+        while len(new) < most and not matcher.is_stopped():
+            bits = matcher.compute_bitmask()
+            row = logprobs([*ids, *new])[-1]
+            token = max((i for i in range(vocabulary) if bits[i // 8] >> i % 8 & 1), key=row.__getitem__)
+            if not matcher.consume_token(token) or token in lm.codec.tokens.control_ids:
+                break
+            new.append(token)
+        text = str(own.decode(new))
+        return (json.dumps(json.loads(text), indent=1), "stop") if matcher.is_accepting() else (text, "length")
+
     return OpenAI(
         logprobs,
         lambda text: [*tokens.prefix, *tokens.parsed(text)],
         lambda ids: str(own.decode(list(ids), skip_special_tokens=False)),
         chat=(lambda messages: list(lm.codec.chat(messages).ids)) if lm.codec.has_chat else None,
         end_ids=lm._end_ids if hasattr(lm, "_end_ids") else frozenset(),
+        held=held if structured else None,
         **options,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -127,8 +128,11 @@ def write(lm: LanguageModel, prompts: Sequence[Prompt], how: Writing) -> list[tu
     if not prompts:
         return []
     if isinstance(lm, SingleItemsMayFail):
-        temperature = how.temperature if how.drawn else 0.0
-        answers = _done(len(prompts), lambda: lm.answers(prompts, how.samples, temperature, how.seed, how.max_new_tokens, how.stop))
+        given = (prompts, how.samples, how.temperature if how.drawn else 0.0, how.seed, how.max_new_tokens, how.stop)
+        more: dict[str, Any] = (
+            {"schema": how.schema} if how.schema is not None and "schema" in inspect.signature(lm.answers).parameters else {}
+        )
+        answers = _done(len(prompts), lambda: lm.answers(*given, **more))
         return [a if isinstance(a, Lost) else tuple(a.texts) or Lost(a.why or "the endpoint wrote nothing", a.lost) for a in answers]
     if how.schema is not None and constrains(lm):
         held: Any = lm

@@ -13,7 +13,7 @@ from ...endpoint.personal import Recogniser
 from ...endpoint.presidio import is_presidio, recogniser_of
 from ...endpoint.wire import GivenUp, Job, Wire
 from ...errors import CostLimitError, IclError, InputError, Problem
-from ...progress import progress
+from ...progress import note, progress
 from ...protocols import Estimator
 from ...values import LabelScores, TokenCounts, digest
 from ..codec import CountingCodec, TokenizerCodec
@@ -24,6 +24,7 @@ from .hiding import Hidden, hidden_context, put_back
 from .listing import Listed, listed
 from .options import RemoteOptions
 from .probe import Capabilities, probe
+from .structured import FIELD, is_refusal, why_not
 from .values import Answer, Failed, Usage
 from .work import Work, Worker
 
@@ -128,10 +129,12 @@ class RemoteModel:
     def described(self) -> list[str]:
         """Lines for people: what the server can really do, and what finding it out has used."""
         found = self.capabilities
-        used = self.usage
         tokens = "estimated from the length of texts" if self.counts_are_estimates else "counted with the tokenizer given"
+        held = [f"{path}: {why or 'yes'}" for path, why in self.holds.items()]
+        used = self.usage
         return [
             *found.lines(),
+            f"holds to a JSON schema: {'; '.join(held)}",
             f"token counts: {tokens}; fingerprint: {self.fingerprint}",
             f"this took {used.requests} requests, {used.input_tokens:,} input and {used.output_tokens:,} output tokens",
         ]
@@ -224,8 +227,13 @@ class RemoteModel:
         seed: int = 0,
         max_new_tokens: int = 64,
         stop: Sequence[str] = ("\n",),
+        schema: Mapping[str, Any] | None = None,
     ) -> list[Answer]:
-        """n texts per prompt, cut before the first stop string, or the reason why there are none. Chat prompts go to the chat endpoint."""
+        """n texts per prompt, cut before the first stop string, or the reason why there are none. Chat prompts go to the chat endpoint.
+
+        schema: of records. Where the server really holds to one (`holds`) it is asked to, and each record comes on one line; else, and
+        where it refuses this schema, the texts are asked for without it, which is said once and counted (`usage.unheld`).
+        """
         if temperature < 0 or n < 1 or max_new_tokens < 1:
             raise InputError(
                 Problem(
@@ -235,11 +243,30 @@ class RemoteModel:
             )
         stop = tuple(mark for mark in stop if mark)
         prompts, backs = self._hidden(prompts)
-        works = [self._worker.writing(prompt, n, temperature, seed, max_new_tokens, stop) for prompt in prompts]
-        try:
-            return put_back(self._do(works, lambda given_up: Answer((), given_up.why, given_up.again)), backs)
-        except CostLimitError as error:
-            raise CostLimitError(str(error), put_back(error.results or (), backs)) from None
+        held = [schema is not None and self._holds(prompt) for prompt in prompts]
+
+        def ask(which: Sequence[int], rule: Mapping[str, Any] | None) -> list[Answer | None]:
+            """For those items; None for what the cost limit leaves undone, which `limits` then tells."""
+            works = [self._worker.writing(prompts[i], n, temperature, seed, max_new_tokens, stop, rule if held[i] else None) for i in which]
+            try:
+                done: list[Answer] = self._do(works, lambda given_up: Answer((), given_up.why, given_up.again, is_refusal(given_up)))
+                return [*done]
+            except CostLimitError as error:
+                limits.append(str(error))
+                return list(error.results) or [None] * len(which)
+
+        limits: list[str] = []
+        found = ask(range(len(prompts)), schema)
+        refused = {i: answer for i, answer in enumerate(found) if answer is not None and answer.refused and held[i]}
+        if refused:
+            for i, answer in zip(refused, ask(list(refused), None), strict=True):
+                found[i] = answer
+            if others := [i for i in refused if not (found[i] or refused[i]).refused]:  # else it was not for the schema
+                self._say_unheld(f"it refuses this schema: {refused[others[0]].why}", len(others))
+        found = put_back(found, backs)
+        if limits:
+            raise CostLimitError(limits[0], found)
+        return [answer for answer in found if answer is not None]
 
     def generate(self, prompts: Sequence[Context], max_new_tokens: int = 64, stop: Sequence[str] = ("\n",)) -> list[str]:
         """The likeliest text (temperature 0) for each prompt. Raises IclError that names the failed items if there are any."""
@@ -260,6 +287,26 @@ class RemoteModel:
         found = self.answers(prompts, n, temperature, seed, max_new_tokens, stop)
         _raise_for([answer.why for answer in found])
         return [list(answer.texts) for answer in found]
+
+    @cached_property
+    def holds(self) -> Mapping[str, str | None]:
+        """Endpoint -> why it does not hold its answers to a JSON schema; None: it does. Found out with a request each."""
+        dialect = Dialect(self.listed.model, self._extra, self.capabilities.chat_limit)
+        return why_not(self._ask, dialect, self.capabilities)
+
+    def _holds(self, prompt: Context) -> bool:
+        """Whether a prompt's answer is held to a schema; where the user's own `extra_body` says how, it is left alone."""
+        path = None if FIELD in self._extra else self._worker.path_of(prompt)
+        if path is None:
+            return False
+        if (why := self.holds[path]) is not None:
+            self._say_unheld(why, 1)
+        return why is None
+
+    def _say_unheld(self, why: str, n: int) -> None:
+        if not self._meter.unheld:
+            note(f"{self.name} is not held to the schema of the records: {why}. What it writes is read all the same.")
+        self._meter.unheld += n
 
     def requests_for(self, n: int) -> int:
         """How often a prompt is sent for n sampled texts: once where the server acts on `n`, up to a bound."""

@@ -28,3 +28,5 @@ class Answer:
     """None: it worked."""
     lost: bool = False
     """As of Failed."""
+    refused: bool = False
+    """The server refused the request as such."""

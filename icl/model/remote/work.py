@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +17,7 @@ from .dialect import CHAT, COMPLETIONS, Dialect
 from .probe import SAMPLES, Capabilities, echo_fields
 from .scoring import first_token_scores, ids_reader, split_scores, text_reader, text_scores
 from .shapes import choices, text_of, top_of
+from .structured import fields_for, one_line
 from .values import Answer, Failed
 
 T = TypeVar("T")
@@ -117,8 +118,19 @@ class Worker:
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def writing(self, context: Context, n: int, temperature: float, seed: int, max_new_tokens: int, stop: Sequence[str]) -> Work[Answer]:
-        """n texts. Each request has a seed of its own, made of the seed, the prompt and the number of its first text."""
+    def writing(
+        self,
+        context: Context,
+        n: int,
+        temperature: float,
+        seed: int,
+        max_new_tokens: int,
+        stop: Sequence[str],
+        schema: Mapping[str, Any] | None = None,
+    ) -> Work[Answer]:
+        """n texts. Each request has a seed of its own, made of the seed, the prompt and the number of its first text. schema: what the
+        server holds them to; a stop string would cut a record that is spread over lines."""
+        stop = stop if schema is None else ()
         asked = self._asked(context, max_new_tokens)
         if isinstance(asked, str):
             why = asked
@@ -129,7 +141,7 @@ class Worker:
         jobs = []
         for at in range(0, distinct, per):
             wanted = min(per, distinct - at)
-            more: dict[str, Any] = {"temperature": temperature}
+            more: dict[str, Any] = {"temperature": temperature, **(fields_for(schema) if schema is not None else {})}
             if wanted > 1:
                 more["n"] = wanted
             if stop and self.found.stop:
@@ -141,10 +153,15 @@ class Worker:
             jobs.append(Job(path, body, _texts_reader(wanted), Tokens(n_input, max_new_tokens * wanted)))
 
         def made(values: list[Any]) -> Answer:
-            texts = [_cut(text, stop) for chunk in values for text in chunk]
+            texts = [_cut(text, stop) if schema is None else one_line(text) for chunk in values for text in chunk]
             return Answer(tuple(texts if distinct == n else texts * n))
 
         return Work(tuple(jobs), made)
+
+    def path_of(self, context: Context) -> str | None:
+        """The endpoint that a prompt is sent to; None: to none."""
+        asked = self._asked(context, 1)
+        return None if isinstance(asked, str) else asked[0]
 
     def per_request(self, n: int) -> int:
         """How many of n texts one request gives."""
