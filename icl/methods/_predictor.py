@@ -12,6 +12,7 @@ from ..files import write_text
 from ..plugins import Learned
 from ..prompt import Unfit, bind, pack
 from ..prompt.pack import resolve_format
+from ..prompt.slots import filled
 from ..protocols import LanguageModel
 from ..readout import read_answer, tie_tolerance
 from ..values import Example, Hit, Kind, LabelScores, Prediction, Prompt, TokenCounts
@@ -317,7 +318,9 @@ class FewShotPredictor:
         thought = self._shows_rationales or (self.kind == "answer" and self.bound.template.has_rationale)
         own = after_rationale(self.bound, query, text) if thought else text
         if self.kind == "answer":
-            return read_answer(own, stop=stop, extract=extract)
+            answer, why = read_answer(own, stop=stop, extract=extract)
+            slots = self.bound.template.slots
+            return filled(answer, query.fields, slots) if slots and answer is not None else (answer, why)
         return read_as_label(own, words_of(self.bound, query), stop=stop, extract=extract)
 
     def read(self, query: Any, text: str) -> Prediction:

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import InputError, Problem, suggest
 from ..values import Example, Kind, Message, canonical_json
 from .frontmatter import word_problems
+from .slots import emptied
 from .template import RESERVED, VARIABLES, Template, split_label
 
 CACHED = 50_000
@@ -141,12 +142,15 @@ class BoundTemplate:
 
     def continuation(self, query: Example, answer: str, format: str = "plain") -> str:
         """An answer's text as it is scored behind the query's prompt; see `continuations`."""
-        text = self._render("answer", query, answer=answer)
+        text = self._render("answer", query, answer=self._with_slots(query, answer))
         return text if self.template.channel else self._ended(text, format)
 
     def solution(self, example: Example, answer: str, format: str = "plain") -> str:
         """The same behind the example's rationale, if it has one and the template a block for it, as demonstrations show it."""
-        return self._ended(self._rationale(example) + self._render("answer", example, answer=answer), format)
+        return self._ended(self._rationale(example) + self._render("answer", example, answer=self._with_slots(example, answer)), format)
+
+    def _with_slots(self, example: Example, answer: str) -> str:
+        return emptied(answer, example.fields, self.template.slots) if self.template.slots else answer
 
     def _rationale(self, example: Example) -> str:
         if not self.template.has_rationale or example.rationale is None:
@@ -166,7 +170,7 @@ class BoundTemplate:
         # A uid does not cover the target, and users may reuse one: the example itself is compared.
         if known is not None and (known[0] is example or known[0] == example):
             return known[1]
-        answer = self._answer(example)
+        answer = self._with_slots(example, self._answer(example))
         parts = self.query(example), self._rationale(example) + self._render("answer", example, answer=answer)
         if self.template.channel:
             parts = parts[::-1]

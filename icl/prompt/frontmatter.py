@@ -11,6 +11,7 @@ from .. import patterns
 from ..errors import InputError, Problem
 from ..files import Yaml, load_yaml, validate_model
 from ..values import Kind
+from .slots import SLOT
 
 FENCE = re.compile(r"---[ \t]*(?:\r?\n|\Z)")
 EXTRACTORS = ("choice_letter", "code_block", "first_line", "json", "json_object", "last_number")
@@ -53,6 +54,7 @@ class FrontMatter(BaseModel):
     premise: str | None = None
     end: bool = False
     extract: str | None = None
+    slots: Words = []
 
     @model_validator(mode="before")
     @classmethod
@@ -89,6 +91,12 @@ class FrontMatter(BaseModel):
             found.append(("premise", "a premise without a word is none", "Give the text, or remove the key."))
         if self.end and not self.separator:
             found.append(("end", "'end' scores the separator, which is empty", "Give a separator, or remove 'end'."))
+        if self.slots and self.kind != "answer":
+            found.append(("slots", f"'slots' is for kind answer, this is {self.kind}", "Remove the key."))
+        if unknown := sorted(set(self.slots) - set(self.input or self.slots)):
+            found.append(("slots", f"there is no input field '{unknown[0]}' to fill a slot from", "Name input fields."))
+        if wrong := next((name for name in self.slots if not SLOT.fullmatch(f"{{{name}}}")), None):
+            found.append(("slots", f"'{wrong}' is no name for a slot", "Use letters, digits and '_'."))
         if self.extract is not None and (problem := extract_problem(self.extract)):
             found.append(("extract", problem, "Give an extractor, json:FIELD, or a regular expression with one group."))
         found += [(f"labels.{label}", message, fix) for label, message, fix in word_problems(self.words or {})]

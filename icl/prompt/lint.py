@@ -49,7 +49,7 @@ def _fields(template: Template) -> Iterator[Problem]:
             yield Problem(message, fix, template.file, block.lines.get(name), f"block {block.name}")
     if template.declared and "fields" not in used:
         for name in template.inputs:
-            if name not in used:
+            if name not in used and name not in template.slots:
                 fix = "Use it in the example block, or take it out of 'input'."
                 yield Problem(f"the input field '{name}' is never used", fix, template.file, template.lines.get("input"), "input")
 

@@ -53,6 +53,8 @@ class Template:
     """The domain premise; None: what the template writes between the last input and the answer."""
     end: bool
     extract: str | None
+    slots: tuple[str, ...]
+    """Input fields whose values stand in answers as `{field}`."""
     digest: str
     """Changes with any character of the source."""
     source: str = field(repr=False)
@@ -196,6 +198,7 @@ def _template(
         premise=front.premise,
         end=front.end,
         extract=front.extract,
+        slots=tuple(dict.fromkeys(front.slots)),
         digest=digest(source),
         source=source,
         path=path,

@@ -111,6 +111,16 @@ ROWS = {
         ),
         row("We do, by Friday.", conversation=[{"role": "customer", "text": "Do you deliver to Graz?"}]),
     ],
+    "support_slots": [
+        row("It is on its way, Ms Lee, and comes on Friday.", conversation="Where is my kettle?", fact_name="day", fact="Friday"),
+        row(
+            "We have size 42 here.",
+            conversation=[{"role": "customer", "text": "Boots?"}, {"role": "agent", "text": "Which size?"}],
+            fact_name="size",
+            fact="42",
+        ),
+        row("It costs 5 euros.", conversation=[{"role": "customer", "text": "What is the fee?"}], fact_name="fee", fact="5 euros"),
+    ],
     "product_text": [
         row("The Mill is a cheap pub by the river.", attributes="name[The Mill], eatType[pub], priceRange[cheap], area[riverside]"),
         row("Aromi serves Italian food in the centre.", attributes="name[Aromi], food[Italian], area[city centre]"),
@@ -141,6 +151,11 @@ ROWS = {
         row("How often does it run?\nWhere does it stop?", question="How do I get there?", given="By bus 7."),
         row("May I come twice?", question="May I come?", given="You may."),
     ],
+    "rewrite": [
+        row("The meal had gone cold when it came.", text="My food arrived cold."),
+        row("Who is able to help me?", text="Can anyone help?"),
+        row("It broke at once.", text="Broken after one day!"),
+    ],
     "translation": [
         row("Der Hund schläft.", text="The dog is sleeping.", source_language="English", target_language="German"),
         row("Wir essen um acht.", text="We eat at eight.", source_language="English", target_language="German"),
@@ -151,11 +166,6 @@ ROWS = {
             "def double(x):\n    return 2 * x", description="Write a function double that doubles a number.", tests="assert double(2) == 4"
         ),
         row("def first(items):\n    return items[0]", description="Write a function first that returns the first item."),
-    "rewrite": [
-        row("The meal had gone cold when it came.", text="My food arrived cold."),
-        row("Who is able to help me?", text="Can anyone help?"),
-        row("It broke at once.", text="Broken after one day!"),
-    ],
         row("def is_even(n):\n    return n % 2 == 0", description="Write a function is_even.", tests="assert is_even(2)"),
     ],
     "default": [
