@@ -14,7 +14,7 @@ from ..errors import InputError, Problem
 from .guard import FINE
 from .options import Plugins, Quiet, Templates
 from .output import be_quiet, say, say_json, tell
-from .rows import Columns, fields_and_columns
+from .rows import Columns
 
 if TYPE_CHECKING:
     from ..decision import Decision
@@ -41,9 +41,13 @@ class Extent:
         str | None, typer.Option(metavar="M,M,…", help="Methods to compare, such as zero_shot,knn-8,embedding_head (icl ls methods).")
     ] = None
     margin: Annotated[float, typer.Option(metavar="X", help="A difference that does not matter.")] = 0.01
-    metric: Annotated[str | None, typer.Option(metavar="M", help="What decides; default: accuracy, for answers in words exact_match.")] = (
-        None
-    )
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M",
+            help="What decides; default: accuracy, for answers in words exact_match (for long ones name another, such as token_f1 or rouge_l).",
+        ),
+    ] = None
     until_decided: Annotated[
         bool, typer.Option("--until-decided", help="Stop after the draw of labels with which the answer is settled.")
     ] = False
@@ -111,9 +115,7 @@ def decide(
         train,
         test=files.test,
         dev=files.dev,
-        input=fields_and_columns(columns.input),
-        label=columns.label or "label",
-        choices=columns.choices,
+        **columns.named(),
     )
     found = decided(
         task,

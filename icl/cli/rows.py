@@ -30,13 +30,25 @@ class Columns:
     ] = None
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Label column. [default: label]")] = None
     choices: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column with the list of choices (multiple choice).")] = None
+    references: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column with the right answer in words, or a list of them, instead of a label.")
+    ] = None
+
+    def named(self) -> dict[str, Any]:
+        """Those of `Task.load`'s arguments that name columns."""
+        return {
+            "input": fields_and_columns(self.input),
+            "label": self.label or "label",
+            "choices": self.choices,
+            "references": self.references,
+        }
 
 
 def read_rows_as_task(file: Path, columns: Columns, **more: Any) -> Task:
     """`Task.load` of one file with the columns named on the command line."""
     from ..data import Task
 
-    return Task.load(file, input=fields_and_columns(columns.input), label=columns.label or "label", choices=columns.choices, **more)
+    return Task.load(file, **{**columns.named(), **more})
 
 
 def fields_and_columns(given: Sequence[str] | None) -> str | list[str] | dict[str, str]:
