@@ -1,7 +1,7 @@
 """Customer service as the docs tell it: conversations in turns, slots that only given fields fill, intents that are held back."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_tasks import example
 
@@ -71,6 +71,7 @@ def test_a_saved_predictor_fills_them_too(tiny_lm, tmp_path):
     assert icl.load(tmp_path / "saved", lm=tiny_lm).read(TICKETS[0], "On {day}.").answer == "On Friday."
 
 
+@settings(deadline=None, max_examples=100)
 @given(st.text(), st.dictionaries(st.sampled_from(["order", "day"]), st.text(min_size=1, max_size=5)))
 def test_an_emptied_answer_is_filled_to_what_it_was(answer, fields):
     answer = answer.replace("{", "(")
