@@ -51,3 +51,11 @@ def find_all(pattern: Any, text: str) -> list[Any]:
         return list(pattern.findall(text, timeout=SECONDS))
     except TimeoutError:
         raise TooSlow from None
+
+
+def without(pattern: Any, text: str) -> str:
+    """The text without what the pattern matches. Raises TooSlow."""
+    try:
+        return str(pattern.sub("", text, timeout=SECONDS))
+    except TimeoutError:
+        raise TooSlow from None

@@ -27,7 +27,7 @@ MOST_SHOWN = 20
 @app.command("lm-eval")
 @guarded
 def lm_eval(files: Files, to: To = Path("imported"), as_json: AsJson = False, quiet: Quiet = False) -> None:
-    """Multiple-choice task files of lm-evaluation-harness (YAML). No code of theirs is run; what cannot be taken is listed with its reason."""
+    """Task files of lm-evaluation-harness (YAML): multiple choice and written answers. No code of theirs is run; what cannot be taken is listed with its reason."""
     from ..prompt.importers import lm_eval as reader
 
     _import(reader.read, _found(files, "*.yaml"), to, as_json, quiet)

@@ -100,6 +100,39 @@ def test_exact_match_and_token_f1_are_the_scripts(name, normalize):
     assert 0.02 < exact.mean() < 0.9
 
 
+def harness_exact_match(prediction, reference, regexes_to_ignore=(), ignore_case=False, ignore_punctuation=False, ignore_numbers=False):
+    """lm_eval/api/metrics.py, exact_match_hf_evaluate, for one pair; there with the white space at the ends, which is cut here."""
+    pair = []
+    for x in (prediction, reference):
+        for s in regexes_to_ignore:
+            x = re.sub(s, "", x)
+        x = x.lower() if ignore_case else x
+        x = x.translate(str.maketrans("", "", string.punctuation)) if ignore_punctuation else x
+        pair.append((x.translate(str.maketrans("", "", string.digits)) if ignore_numbers else x).strip())
+    return float(pair[0] == pair[1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"ignore_case": True},
+        {"ignore_case": True, "ignore_punctuation": True},
+        {"ignore_numbers": True, "regexes_to_ignore": [",", r"\$", r"(?s).*on ", r"\.$"]},
+        {"ignore_case": True, "ignore_punctuation": True, "regexes_to_ignore": [r"\b(?:The |the |An |A |The |a |an )"]},
+    ],
+)
+def test_string_match_is_the_harnesss(options):
+    examples, predictions = made_up()
+    ours = {"remove" if name == "regexes_to_ignore" else name: value for name, value in options.items()}
+    found = metric("string_match", **ours)(predictions, examples)
+    pairs = list(zip(predictions, examples, strict=True))
+    assert found.tolist() == [max(harness_exact_match(p.answer, r, **options) for r in e.references) for p, e in pairs]
+    assert 0.02 < found.mean() < 0.9
+    with pytest.raises(InputError, match="regular expression"):
+        metric("string_match", remove=["("])
+
+
 def test_the_two_normalisations_differ_where_accents_are_written_differently():
     one, other = "café", unicodedata.normalize("NFD", "café")
     assert _squad.exact(one, other) == 0

@@ -13,6 +13,7 @@ import icl
 from icl.errors import InputError
 from icl.evaluate import load_suite
 from icl.evaluate.prepare import prepare
+from icl.plugins import Context, build
 from icl.prompt.importers import lm_eval, reasons, write
 
 # Made-up tasks, written as the harness's own are; the first of each pair of rows is the row to learn from.
@@ -182,7 +183,8 @@ def test_what_is_not_taken_says_why(tmp_path):
     cases = {
         "fine": ({}, None),
         "python": ({"process_docs": "FUNCTION"}, "calls Python"),
-        "generates": ({"output_type": "generate_until"}, "generate_until"),
+        "rolls": ({"output_type": "loglikelihood_rolling"}, "loglikelihood_rolling"),
+        "generates-choices": ({"output_type": "generate_until"}, "have choices too"),
         "loader": ({"dataset_kwargs": {"data_files": "x.json"}}, "dataset_kwargs"),
         "trusted": ({"dataset_kwargs": {"trust_remote_code": True}}, None),
         "no-split": ({"test_split": None}, "no split"),
@@ -212,6 +214,88 @@ def test_what_is_not_taken_says_why(tmp_path):
     assert len(write(found, tmp_path / "to")) == len(found)
     with pytest.raises(InputError, match="there already"):
         write(found, tmp_path / "to")
+
+
+WRITTEN = {
+    # name -> (keys of the task, a row, the references, (text written, what is read, value) of each)
+    "sums": (
+        {
+            "doc_to_text": "Question: {{question}}\nAnswer:", "doc_to_target": "{{answer}}", "generation_kwargs": {"until": ["Question:", "</s>"], "max_gen_toks": 32},
+            "metric_list": [{"metric": "exact_match", "ignore_case": True, "regexes_to_ignore": [",", "\\$", "(?s).*#### ", "\\.$"]}],
+            "filter_list": [
+                {"name": "strict", "filter": [{"function": "regex", "regex_pattern": "#### (\\-?[0-9\\.\\,]+)"}, {"function": "take_first"}]},
+                {"name": "loose", "filter": [{"function": "regex", "group_select": -1, "regex_pattern": "(-?[$0-9.,]{2,})|(-?[0-9]+)"}, {"function": "take_first"}]},
+            ],
+        },
+        {"question": "How much is 1,000 + 1?", "answer": "One more.\n#### 1,001"}, ["One more.\n#### 1,001"],
+        [(" So\n#### 1001.\n\nQuestion: 2?", "1001.", 1.0), (" #### 7", "7", 0.0), (" It is 1001", None, None)],
+    ),
+    "questions": (
+        {
+            "doc_to_text": "Question: {{question}}?\nAnswer:", "doc_to_target": "{{answer.aliases}}", "generation_kwargs": {"until": ["\n", "."]},
+            "metric_list": [{"metric": "exact_match", "ignore_case": True, "ignore_punctuation": True}],
+            "filter_list": [{"name": "remove_whitespace", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}],
+        },
+        {"question": "who", "answer": {"aliases": ["Ann Lee", "A. Lee"]}}, ["Ann Lee", "A. Lee"],
+        [(" a lee\nmore", "a lee", 1.0), (" ann-lee", "ann-lee", 0.0)],
+    ),
+    "lines": (
+        {
+            "doc_to_text": "q", "doc_to_target": "n", "generation_kwargs": {"until": "Q:"}, "fewshot_delimiter": "\n",
+            "filter_list": [{"name": "end", "filter": [{"function": "regex", "regex_pattern": "[0-9]+$"}]}],
+        },
+        {"q": "Say 12", "n": 12}, ["12"], [("3\n12", "12", 1.0), ("12\n3", "3", 0.0)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_written_answers_are_read_and_judged_as_in_the_harness(name, tmp_path):
+    task, row, references, cases = WRITTEN[name]
+    TASKS[name] = (task, [{**row, "i": i} for i in range(6)])
+    try:
+        config, _, loaded = imported(tmp_path, name, output_type="generate_until")
+    finally:
+        del TASKS[name]
+    (data,) = prepare(loaded, data_root=tmp_path / "data").tasks.values()
+    item = data.test[0]
+    assert list(item.references or (item.target,)) == references
+    template = icl.Template.load(tmp_path / "ours" / "templates" / f"{name}.jinja")
+    predictor = icl.FewShot(None, template=template, shots=0, format="plain", retriever="random").fit([], inputs=data.task.inputs)
+    text = str(config["doc_to_text"])
+    assert predictor.prompt(item).text == (row[text] if text in row else jinja2.Template(text).render(**row))
+    (stated,) = yaml.safe_load((tmp_path / "ours" / f"{name}.yaml").read_text(encoding="utf-8"))["metrics"]
+    metric = build("metric", stated, Context())
+    for written, answer, value in cases:
+        found = predictor.read(item, written)
+        assert found.answer == answer
+        if value is None:
+            assert found.why
+        else:
+            assert metric([found], [item]).tolist() == [value]
+
+
+def test_which_written_answers_are_not_taken(tmp_path):
+    base = {"dataset_path": "d", "output_type": "generate_until", "test_split": "test", "doc_to_text": "{{q}}", "doc_to_target": "a"}
+    last = {"function": "regex", "group_select": -1, "regex_pattern": "[0-9]+"}
+    cases = {
+        "fine": ({}, None),
+        "translation": ({"metric_list": [{"metric": "bleu"}, {"metric": "chrf"}, {"metric": "bert"}]}, None),
+        "last": ({"filter_list": [{"name": "a", "filter": [last]}]}, "its filters"),
+        "two-groups": ({"filter_list": [{"name": "a", "filter": [{"function": "regex", "regex_pattern": "(a)|(b)"}]}]}, "its filters"),
+        "vote": ({"filter_list": [{"name": "a", "filter": [{"function": "majority_vote"}]}]}, "its filters"),
+        "own-metric": ({"metric_list": [{"metric": "bert"}]}, "none of its metrics"),
+        "flags": ({"filter_list": [{"name": "a", "filter": [{"function": "regex", "regex_pattern": "(?i)^the answer is (.*)"}]}]}, None),
+    }
+    for name, (more, _) in cases.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**base, "task": name, **more}), encoding="utf-8")
+    found, refused = lm_eval.read(sorted(tmp_path.glob("*.yaml")))
+    assert {each.name for each in found} == {name for name, (_, why) in cases.items() if why is None}
+    assert {each.name: each.reason[:11] for each in refused} == {name: why[:11] for name, (_, why) in cases.items() if why}
+    made = {each.name: each for each in found}
+    assert made["translation"].suite["metrics"] == ["bleu", "chrf"]
+    assert "Its metric bert is not known here." in made["translation"].notes
+    assert "extract: (?i)(?-m:^the answer is (.*))" in made["flags"].template
 
 
 def test_a_file_that_is_included_gives_what_is_not_said_again(tmp_path):

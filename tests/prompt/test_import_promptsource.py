@@ -130,12 +130,12 @@ def test_the_command_writes_what_it_took_and_lists_the_rest(tmp_path, capsys):
         "doc_to_target": 0,
     }
     (tmp_path / "t.yaml").write_text(yaml.safe_dump({**task, "doc_to_choice": ["a", "b"]}), encoding="utf-8")
-    (tmp_path / "u.yaml").write_text(yaml.safe_dump({**task, "task": "u", "output_type": "generate_until"}), encoding="utf-8")
+    (tmp_path / "u.yaml").write_text(yaml.safe_dump({**task, "task": "u", "output_type": "loglikelihood"}), encoding="utf-8")
     assert main(["import", "lm-eval", str(tmp_path / "t.yaml"), str(tmp_path / "u.yaml"), "--to", str(tmp_path / "more")]) == 0
     out, err = capsys.readouterr()
     assert str(tmp_path / "more" / "t.yaml") in out
     assert "1 taken, 1 not taken" in err
-    assert "generate_until" in err
+    assert "its output is loglikelihood" in err
     assert main(["import", "lm-eval", str(tmp_path / "nowhere.yaml")]) == 2
 
 

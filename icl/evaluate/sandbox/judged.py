@@ -47,8 +47,9 @@ def pack(value: Any, keep: Callable[[Any], int]) -> Any:
     for word, kind in CONTAINERS.items():
         if isinstance(value, kind):  # type: ignore[arg-type]
             return [word, [pack(each, keep) for each in value]]
-    if isinstance(value, type) and TYPES.get(value.__name__) is value:
-        return ["type", value.__name__]
+    for name, kind in TYPES.items():
+        if value is kind:
+            return ["type", name]
     if hasattr(value, "__next__") or isinstance(value, range | type({}.keys()) | type({}.values()) | type({}.items())):
         return ["iterator", [pack(each, keep) for each in value]]
     return ["object", keep(value)]

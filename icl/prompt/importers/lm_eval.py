@@ -1,7 +1,8 @@
-"""Task files of the lm-evaluation-harness (multiple choice), https://github.com/EleutherAI/lm-evaluation-harness.
+"""Task files of the lm-evaluation-harness (multiple choice, and written answers), https://github.com/EleutherAI/lm-evaluation-harness.
 
 The harness makes a row's text, choices and answer by Jinja; here they are columns that the suite derives by the same expressions, in our own
 sandbox. Differences: the harness draws demonstrations with its own generator, and we with ours; scores are the same for the same prompt.
+Of written answers the white space at both ends is cut, and one that its filters do not find is not scored, where the harness takes it as wrong.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ... import patterns
 from ...errors import InputError
 from ...files import read_text
 from ..columns import columns
@@ -84,8 +87,9 @@ def _load(path: Path, depth: int = 0) -> dict[str, Any]:
 
 
 def _taken(task: Mapping[str, Any], name: str, path: Path) -> Imported:
-    if task.get("output_type") != "multiple_choice":
-        raise _NotTaken(f"its output is {task.get('output_type') or 'not stated'}, and only multiple_choice is taken")
+    output = task.get("output_type")
+    if output not in ("multiple_choice", "generate_until"):
+        raise _NotTaken(f"its output is {output or 'not stated'}, and only multiple_choice and generate_until are taken")
     if calls := [key for key, value in task.items() if _has_function(value)]:
         raise _NotTaken("it calls Python (!function)", ", ".join(calls))
     for key in ("doc_to_image", "doc_to_audio", "use_prompt", "custom_dataset"):
@@ -95,7 +99,8 @@ def _taken(task: Mapping[str, Any], name: str, path: Path) -> Imported:
     separator, delimiter = str(task.get("fewshot_delimiter", "\n\n")), str(task.get("target_delimiter", " "))
     description = str(task.get("description") or "")
     notes: list[str] = []
-    derive = {**_choices(task), **_label(task)}
+    written = _written(task, notes) if output == "generate_until" else None
+    derive = {**_choices(task), **_label(task)} if written is None else _reference(task)
     example, fields = _text(task, derive)
     instruction = None
     if description:
@@ -105,13 +110,14 @@ def _taken(task: Mapping[str, Any], name: str, path: Path) -> Imported:
             example = literal(description) + example
         else:
             raise _NotTaken("its description does not end where the demonstrations begin")
-    front = {"description": f"The task {task['task']} of lm-evaluation-harness", "kind": "choose", "input": fields, "choices": "text"}
+    keys = {"kind": "choose", "choices": "text"} if written is None else {"kind": "answer", **written.front}
+    front = {"description": f"The task {task['task']} of lm-evaluation-harness", **keys, "input": fields}
     text = template_text({**front, "separator": separator}, example, literal(delimiter) + "{{ answer }}", instruction)
     try:
         columns(derive)
     except InputError as error:
         raise _NotTaken("an expression is not allowed in templates here", str(error)) from None
-    return Imported(name, _suite(task, name, fields, derive, n_shots, notes), text, str(path), tuple(notes))
+    return Imported(name, _suite(task, name, fields, derive, n_shots, notes, written), text, str(path), tuple(notes))
 
 
 def _has_function(value: Any) -> bool:
@@ -168,6 +174,84 @@ def _place(value: str, *, digits: bool) -> str:
     return f"{value} | int if {value} is number or {value} is boolean{as_digits} else icl_choices.index({value})"
 
 
+@dataclass(frozen=True)
+class _Written:
+    """How a task whose answers are written reads and judges them."""
+
+    front: dict[str, Any]
+    """Keys of the template."""
+    metrics: list[Any]
+    max_new_tokens: int
+
+
+def _written(task: Mapping[str, Any], notes: list[str]) -> _Written:
+    if task.get("doc_to_choice") is not None:
+        raise _NotTaken("its answers are written and have choices too")
+    how = dict(task.get("generation_kwargs") or {})
+    stop = how.get("until") or [str(task.get("fewshot_delimiter", "\n\n"))]
+    front: dict[str, Any] = {"stop": [str(each) for each in ([stop] if isinstance(stop, str) else stop) if each]}
+    if extract := _extract(task.get("filter_list") or [], notes):
+        front["extract"] = extract
+    if how.get("do_sample") or int(task.get("repeats") or 1) > 1:
+        notes.append("The harness draws the text, perhaps several times; here it is the likeliest one.")
+    return _Written(front, _metrics(task.get("metric_list") or [{"metric": "exact_match"}], notes), int(how.get("max_gen_toks") or 256))
+
+
+def _extract(pipelines: Sequence[Mapping[str, Any]], notes: list[str]) -> str | None:
+    """The first chain of filters that `extract` can say; None where it leaves the text as it is."""
+    if not pipelines:
+        return None
+    for pipeline in pipelines:
+        steps = [step for step in pipeline.get("filter") or [] if step.get("function") not in ("remove_whitespace", "take_first")]
+        if not steps or (len(steps) == 1 and steps[0].get("function") == "regex" and not steps[0].get("group_select")):
+            expression = _one_group(str(steps[0].get("regex_pattern", r"#### (\-?[0-9\.\,]+)"))) if steps else None
+            if not steps or expression:
+                if len(pipelines) > 1:
+                    notes.append(f"Of the harness's chains of filters this is '{pipeline.get('name')}'.")
+                return expression
+    raise _NotTaken("its filters are none that 'extract' can say (the first match of an expression)")
+
+
+def _one_group(expression: str) -> str | None:
+    """The expression with one group, as `extract` reads it, where `^` and `$` stand for every line; None if it has several."""
+    flags = re.match(r"(?:\(\?[aiLmsux]+\))?", expression)
+    assert flags is not None
+    start, rest = flags[0], expression[flags.end() :]
+    rest = f"(?-m:{rest})" if re.search(r"[\^$]", rest) and "m" not in start else rest
+    whole = start + rest if patterns.problem(start + rest, groups=1) is None else f"{start}({rest})"
+    return whole if patterns.problem(whole, groups=1) is None else None
+
+
+def _metrics(stated: Sequence[Mapping[str, Any]], notes: list[str]) -> list[Any]:
+    found: list[Any] = []
+    for each in stated:
+        name = str(each.get("metric"))
+        if name == "exact_match":
+            options = {key: True for key in ("ignore_case", "ignore_punctuation", "ignore_numbers") if each.get(key)}
+            removed = [str(expression) for expression in each.get("regexes_to_ignore") or []]
+            found.append(
+                {"string_match": {**options, **({"remove": removed} if removed else {})}} if options or removed else "string_match"
+            )
+        elif name in ("bleu", "chrf", "ter"):
+            found.append(name)
+        else:
+            notes.append(f"Its metric {name} is not known here.")
+    if not found:
+        raise _NotTaken("none of its metrics is known here")
+    return found
+
+
+def _reference(task: Mapping[str, Any]) -> dict[str, str]:
+    """The right answer: a text, or a list of them. The harness compares a number as text."""
+    found = task.get("doc_to_target")
+    if isinstance(found, bool) or not isinstance(found, int | str):
+        raise _NotTaken("its answer is neither a column, a number nor an expression")
+    column = _COLUMN.fullmatch(found) if isinstance(found, str) else None
+    gold = "{{ " + column[1] + " }}" if column else str(found)
+    many = "icl_gold is sequence and icl_gold is not string and icl_gold is not mapping"
+    return {"icl_gold": gold, "icl_answer": "{{ icl_gold if " + many + " else icl_gold | string }}"}
+
+
 def _text(task: Mapping[str, Any], derive: dict[str, str]) -> tuple[str, list[str]]:
     """(the example block, the input fields). The text is derived as a column too, unless it is nothing but text and plain columns."""
     found = task.get("doc_to_text")
@@ -184,7 +268,13 @@ def _text(task: Mapping[str, Any], derive: dict[str, str]) -> tuple[str, list[st
 
 
 def _suite(
-    task: Mapping[str, Any], name: str, fields: list[str], derive: Mapping[str, str], n_shots: int, notes: list[str]
+    task: Mapping[str, Any],
+    name: str,
+    fields: list[str],
+    derive: Mapping[str, str],
+    n_shots: int,
+    notes: list[str],
+    written: _Written | None,
 ) -> dict[str, Any]:
     kwargs = {
         key: value for key, value in (task.get("dataset_kwargs") or {}).items() if key not in ("trust_remote_code", "token", "revision")
@@ -211,6 +301,10 @@ def _suite(
     metrics = {str(each.get("metric")) for each in task.get("metric_list") or [] if isinstance(each, dict)}
     readouts = ["sum", "per_char"] if "acc_norm" in metrics else ["sum"]
     options: dict[str, Any] = {"readout": readouts if len(readouts) > 1 else "sum", "format": "plain"}
+    answered = {"kind": "choose", "choices": "icl_choices", "label": "icl_label"}
+    if written is not None:
+        options = {"max_new_tokens": written.max_new_tokens, "format": "plain"}
+        answered = {"kind": "answer", "label": "icl_answer"}
     methods: list[dict[str, Any]] = [{"name": "zero-shot", "zero_shot": options}]
     if n_shots and train != test:
         sampler = (task.get("fewshot_config") or {}).get("sampler") if isinstance(task.get("fewshot_config"), dict) else None
@@ -218,12 +312,12 @@ def _suite(
             notes.append("The harness shows the first rows of the split; here they are drawn.")
         methods = [{"name": f"random-{n_shots}", "few_shot": {"retriever": "random", "shots": n_shots, **options}}]
     entry = {
-        "name": name, "train": f"{source}:{splits[train]}", "test": f"{source}:{splits[test]}", "kind": "choose", "derive": dict(derive),
-        "input": fields, "choices": "icl_choices", "label": "icl_label", "template": name,
+        "name": name, "train": f"{source}:{splits[train]}", "test": f"{source}:{splits[test]}", "derive": dict(derive), "input": fields, **answered,
+        "template": name,
     }  # fmt: skip
     return {
         "description": f"{task['task']}, as lm-evaluation-harness asks it", "models": ["smollm2"], "tasks": [entry], "methods": methods,
-        "metrics": ["accuracy"],
+        "metrics": ["accuracy"] if written is None else written.metrics,
     }  # fmt: skip
 
 
