@@ -18,7 +18,7 @@ from ._common import inputs_of
 from .finetune import FEWEST_EPOCHS, FEWEST_STEPS, MOST_EPOCHS
 
 if TYPE_CHECKING:
-    from ..model import TorchModel
+    from ..model import Seq2SeqModel, TorchModel
     from ..train.causal import Taught
     from ..train.peft_kinds import Form, Trainable
     from ..train.record import Training
@@ -133,7 +133,10 @@ class Job:
 
     def _check(self) -> None:
         """Before anything is trained."""
+        from ..train.peft_kinds import refuse
+
         s = self.method.settings
+        refuse(self.base.model, self.form)
         if s.gradient_checkpointing and not self.base.device.startswith("cuda"):
             message = "gradient_checkpointing saves memory of a CUDA device, and the model is on a CPU"
             raise InputError(Problem(message, "Leave it out; rows_at_once: 1 takes less memory here.", field="gradient_checkpointing"))
@@ -154,14 +157,14 @@ class Job:
     # ── the model and its prompts ────────────────────────────────────────────────────────────────────────────────────────
 
     @cached_property
-    def base(self) -> TorchModel:
+    def base(self) -> TorchModel | Seq2SeqModel:
         """What is trained a copy of."""
         from ..model import load_model
-        from ._finetuned import causal
+        from ._finetuned import local
 
         s, given = self.method.settings, self.method.prompt.lm
         if s.base is None and (s.quantization is None or given is None):
-            return causal(given)
+            return local(given)
         if s.base is not None and "://" in s.base:
             fix = "Name a catalogue model, a folder or a hub id."
             raise InputError(Problem(f"the model behind '{s.base}' cannot be trained from here", fix, field="base"))
@@ -176,7 +179,7 @@ class Job:
                     )
                 )
             reference["quantization"] = s.quantization
-        return causal(load_model(**reference))
+        return local(load_model(**reference))
 
     @cached_property
     def form(self) -> Form:
@@ -262,7 +265,7 @@ class Job:
         """Train a new copy on some rows of the pool; how many of them fit. patience: None: through all epochs, as for folds."""
         from ..train.causal import lesson_for
         from ..train.loop import train
-        from ._lessons import path_of, taught_rows
+        from ._lessons import computing_of, taught_rows
 
         m, s = self.method, self.method.settings
         trainable = self._trainable()
@@ -274,10 +277,9 @@ class Job:
             judges = taught_rows(self.prompted, known, self._right(known), self.base)
         else:
             judges = [self.taught[i] for i in validation]
-        path = path_of(self.base, trainable, taught[0])
         lesson = lesson_for(
             taught,
-            path,
+            computing_of(self.base, trainable, taught[0]),
             self._loss(rows),
             s.batch_size,
             seed=m.seed,

@@ -1,4 +1,4 @@
-"""A fine-tuned causal model with its prompt: how it predicts, is saved, and is loaded."""
+"""A fine-tuned language model with its prompt: how it predicts, is saved, and is loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ._folder import TEMPLATE_FILE, save_predictor
 from ._model import ModelHandle
 
 if TYPE_CHECKING:
-    from ..model import TorchModel
+    from ..model import Seq2SeqModel, TorchModel
     from ..train.cost import Operations
     from ..train.peft_kinds import Form, Trainable
     from ._predictor import FewShotPredictor
@@ -37,20 +37,31 @@ class Spent:
     operations: float
 
 
-def trained_model(base: TorchModel, trainable: Trainable) -> TorchModel:
+def trained_model(base: TorchModel | Seq2SeqModel, trainable: Trainable) -> TorchModel | Seq2SeqModel:
     """A base's trained copy as a language model of its own."""
-    from ..model import TorchModel
+    from ..model import Seq2SeqModel, TorchModel
     from ..train.soft import SoftCodec
     from ..values import digest
 
     def identity() -> str:
         return digest([base.fingerprint, asdict(trainable.form), trainable.fingerprint()])
 
+    name = f"{base.name}, {trainable.form.kind}"
+    if isinstance(base, Seq2SeqModel):
+        return Seq2SeqModel(
+            trainable.model,
+            base.codec,
+            name=name,
+            reference=base.reference,
+            memory=base.limits.memory,
+            max_batch=base.limits.max_rows,
+            identity=identity,
+        )
     codec = SoftCodec(base.codec, trainable.virtual) if trainable.virtual else base.codec
     return TorchModel(
         trainable.model,
         codec,
-        name=f"{base.name}, {trainable.form.kind}",
+        name=name,
         reference=base.reference,
         memory=base.limits.memory,
         max_batch=base.limits.max_rows,
@@ -78,30 +89,30 @@ class TrainedHandle(ModelHandle):
                 kept = {name: reference[name] for name in (*MOVED, "dtype") if name in reference}
                 base = self._loaded({**kept, "name": str(self.folder / MODEL)})
             else:
-                base = causal(self.base if self.base is not None else self._loaded(reference))
+                base = local(self.base if self.base is not None else self._loaded(reference))
                 if self.fingerprint and base.fingerprint != self.fingerprint:
                     note(f"'{base.name}' is not quite the model that was trained (dtype, device or files differ).")
             self.trainable = load_trained(base.model, self.form, self.folder)
             self.lm = base if self.form.kind == "full" else trained_model(base, self.trainable)
         return self.lm
 
-    def _loaded(self, reference: Mapping[str, Any]) -> TorchModel:
+    def _loaded(self, reference: Mapping[str, Any]) -> TorchModel | Seq2SeqModel:
         from ..model import load_model
 
-        return causal(load_model(**{**reference, **({"device": self.device} if self.device else {})}))
+        return local(load_model(**{**reference, **({"device": self.device} if self.device else {})}))
 
     def codec(self) -> Any:
         """That of the trained model: virtual tokens stand in front of its prompts."""
         return self.load().codec
 
 
-def causal(lm: LanguageModel | None) -> TorchModel:
-    """The model as one that can be trained. Raises InputError for none, one behind an address, an encoder-decoder, or several copies."""
-    from ..model import TorchModel
+def local(lm: LanguageModel | None) -> TorchModel | Seq2SeqModel:
+    """The model as one that can be trained. Raises InputError for none, one behind an address, or several copies."""
+    from ..model import Seq2SeqModel, TorchModel
 
-    if isinstance(lm, TorchModel):
+    if isinstance(lm, TorchModel | Seq2SeqModel):
         return lm
-    what = "no language model is given" if lm is None else f"'{lm.name}' is no causal language model on this machine, in one copy"
+    what = "no language model is given" if lm is None else f"'{lm.name}' is no language model on this machine, in one copy"
     raise InputError(Problem(f"{what}, and finetune trains one", "Name one: base: smollm2, or a folder or hub id.", field="base"))
 
 

@@ -1,46 +1,71 @@
-"""Rows of a pool as a causal model is taught them: the prompt of each, and its answers as the engine would score them."""
+"""Rows of a pool as a language model is taught them: the prompt of each, and its answers as the engine would score them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from ..values import Example, Prompt
 
 if TYPE_CHECKING:
-    from ..model import TorchModel
+    from ..model import Seq2SeqModel, TorchModel
+    from ..model.boundary import Split
     from ..model.forward import Path
-    from ..train.causal import Taught
+    from ..train.causal import Computing, Taught
     from ..train.peft_kinds import Trainable
     from ._predictor import FewShotPredictor
 
 
-def taught_rows(predictor: FewShotPredictor, rows: Sequence[Example], right: Sequence[Any], base: TorchModel) -> list[Taught | None]:
+def taught_rows(
+    predictor: FewShotPredictor, rows: Sequence[Example], right: Sequence[Any], base: TorchModel | Seq2SeqModel
+) -> list[Taught | None]:
     """Per row its prompt without demonstrations and the answers behind it; None where no prompt can hold it.
 
     right: per row its label, choice or answer, or the probabilities of all labels.
     """
-    from ..model.encoding import encoded_splits
     from ..train.causal import Taught
     from ..train.token_losses import Answers
 
     prompts = [made if isinstance(made, Prompt) else None for made in predictor._prepare(rows)]
-    lm: Any = predictor.lm
     whole = [(e, p, r) for e, p, r in zip(rows, prompts, right, strict=True) if p is not None]
     if predictor.kind == "answer":
-        texts = [[_ended(predictor, query, prompt, str(target))] for query, prompt, target in whole]
-        splits = encoded_splits(lm.codec, [prompt for _, prompt, _ in whole], texts)
-        ends = [_end_of_turn(base) if prompt.format == "chat" else () for _, prompt, _ in whole]
-        found = [Taught(_cut(split, end, base.window), Answers(((0,),), 0, (1.0,))) for split, end in zip(splits, ends, strict=True)]
+        texts = [[_ended(predictor, query, prompt, str(target), base)] for query, prompt, target in whole]
+        splits = _splits(predictor, [prompt for _, prompt, _ in whole], texts)
+        ends = [_end(base, prompt) for _, prompt, _ in whole]
+        found = [Taught(_cut(split, end, base), Answers(((0,),), 0, (1.0,))) for split, end in zip(splits, ends, strict=True)]
     else:
         candidates = [predictor._candidates(query, prompt) for query, prompt, _ in whole]
-        splits = encoded_splits(lm.codec, [prompt for _, prompt, _ in whole], [c.continuations for c in candidates])
+        splits = _splits(predictor, [prompt for _, prompt, _ in whole], [c.continuations for c in candidates])
         found = [
             Taught(split, Answers(tuple(at for _, at in c.groups), _place(c.answers, target), _divisors(predictor, split, c.continuations)))
             for split, c, (_, _, target) in zip(splits, candidates, whole, strict=True)
         ]
     each = iter(found)
     return [None if prompt is None else next(each) for prompt in prompts]
+
+
+def _splits(predictor: FewShotPredictor, prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[Split]:
+    """Prompts and continuations as the engine would score them."""
+    from ..model.encoding import encoded_splits
+
+    lm: Any = predictor.lm
+    return lm.splits(prompts, texts) if is_seq2seq(lm) else encoded_splits(lm.codec, prompts, texts)
+
+
+def is_seq2seq(lm: Any) -> TypeGuard[Seq2SeqModel]:
+    """Whether an encoder reads the prompt."""
+    from ..model import Seq2SeqModel
+
+    return isinstance(lm, Seq2SeqModel)
+
+
+def computing_of(base: TorchModel | Seq2SeqModel, trainable: Trainable, taught: Taught) -> Computing:
+    """How rows are computed in training."""
+    from ..train.causal import causally
+    from ..train.seq2seq import by_decoder
+
+    return by_decoder(base.first) if is_seq2seq(base) else causally(path_of(base, trainable, taught))
 
 
 def path_of(base: TorchModel, trainable: Trainable, taught: Taught) -> Path:
@@ -82,23 +107,26 @@ def _divisors(predictor: FewShotPredictor, split: Any, texts: Sequence[str]) -> 
     return tuple(float(max(1, n)) for n in lengths)
 
 
-def _ended(predictor: FewShotPredictor, query: Example, prompt: Prompt, answer: str) -> str:
+def _ended(predictor: FewShotPredictor, query: Example, prompt: Prompt, answer: str, base: TorchModel | Seq2SeqModel) -> str:
     """An answer in words behind the row's rationale, as demonstrations show them, with what ends it where it is written: in plain text the
-    first stop string."""
+    first stop string; an encoder-decoder model ends its text by itself."""
     text = predictor.bound.solution(query, answer, prompt.format)
     stop = predictor._stop(chat=prompt.format == "chat")
-    return text if prompt.format == "chat" or not stop or text.endswith(stop[0]) else text + stop[0]
+    return text if prompt.format == "chat" or is_seq2seq(base) or not stop or text.endswith(stop[0]) else text + stop[0]
 
 
-def _end_of_turn(base: TorchModel) -> tuple[int, ...]:
-    """The token that ends the assistant's turn."""
+def _end(base: TorchModel | Seq2SeqModel, prompt: Prompt) -> tuple[int, ...]:
+    """The token that ends the answer: of the assistant's turn, or of all that a decoder writes."""
+    if is_seq2seq(base):
+        eos = base.codec.tokens.eos
+        return () if eos is None else (eos,)
+    if prompt.format != "chat":
+        return ()
     ends, eos = base.writing.end_ids, base.codec.tokens.eos
     return (eos,) if eos in ends else tuple(sorted(ends)[:1])
 
 
-def _cut(split: Any, end: tuple[int, ...], window: int) -> Any:
-    """With the end of the turn, and no longer than the window."""
-    from dataclasses import replace
-
-    room = max(1, window - len(split.prefix))
-    return replace(split, continuations=tuple((*ids, *end)[:room] for ids in split.continuations))
+def _cut(split: Split, end: tuple[int, ...], base: TorchModel | Seq2SeqModel) -> Split:
+    """With the end of the answer, and no longer than the window."""
+    room = base.decoder_window - len(base.first) + 1 if is_seq2seq(base) else base.window - len(split.prefix)
+    return replace(split, continuations=tuple((*ids, *end)[: max(1, room)] for ids in split.continuations))

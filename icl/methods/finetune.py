@@ -1,4 +1,4 @@
-"""A causal language model fine-tuned with its prompt: template and label words are those of the few-shot prompt, without demonstrations."""
+"""A language model, causal or an encoder-decoder, fine-tuned with its prompt: template and label words are those of the few-shot prompt, without demonstrations."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from ..errors import IclError, InputError, Problem
 from ..protocols import Encoded, Estimator
 from ..seeds import rng_for
 from ..values import LabelScores, Message, TokenCounts, Totals, digest
+from .boundary import Split
 from .cache_keys import batch_key
 from .codec import TokenizerCodec
 from .conditions import conditions
@@ -88,7 +89,7 @@ class Seq2SeqModel:
         identity: Callable[[], str] | None = None,
     ) -> None:
         self.model = model.eval()
-        self.codec = EncoderCodec(from_transformers(tokenizer))
+        self.codec = tokenizer if isinstance(tokenizer, EncoderCodec) else EncoderCodec(from_transformers(tokenizer))
         self.name = name
         self.reference: Mapping[str, Any] = dict(reference or {"name": name})
         self.limits = Limits.of(model, memory, max_batch)
@@ -152,6 +153,11 @@ class Seq2SeqModel:
         """Tokens that `score` would compute, without computing them: those of the encoder and of the decoder."""
         prompts, asked = self._tokens(contexts, continuations)
         return TokenCounts(self._n_computed(self._jobs(prompts, asked)), self._n_naive(prompts, asked))
+
+    def splits(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[Split]:
+        """What the encoder reads of each context, and what of its continuations is scored. Raises InputError as `score`."""
+        prompts, asked = self._tokens(contexts, continuations)
+        return [Split(prompt, tuple(found), False, "context") for prompt, found in zip(prompts, asked, strict=True)]
 
     def _jobs(self, prompts: Sequence[Ids], asked: Sequence[Sequence[Ids]]) -> list[Job]:
         """Equal prompts together, each of their continuations once, with their first tokens where those cost no pass of their own."""

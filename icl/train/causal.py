@@ -1,4 +1,4 @@
-"""What a causal model is taught: prompts and the log-likelihoods of the answers behind them, as a lesson for the training loop.
+"""What a language model is taught: prompts and the log-likelihoods of the answers behind them, as a lesson for the training loop.
 
 The same rows as the engine scores: tokens are split where it splits them, what the answers of a prompt share is computed once, and the
 model is told by the same mask who sees whom.
@@ -6,7 +6,7 @@ model is told by the same mask who sees whom.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,22 @@ class Taught:
     @property
     def n_tokens(self) -> int:
         return len(self.split.prefix) + sum(len(ids) - 1 for ids in self.split.continuations)
+
+
+@dataclass(frozen=True, slots=True)
+class Computing:
+    """How prompts with their answers are computed with gradients."""
+
+    rows: Callable[[Taught], Sequence[Any]]
+    """What goes through the model for one prompt; `len` of a row is the number of its tokens."""
+    values: Callable[[Any, Sequence[Sequence[Any]]], tuple[Tensor, Tensor]]
+    """(model, the rows of each prompt) -> (log-likelihoods of all tokens of all continuations, whose each is, counted through the
+    prompts)."""
+
+
+def causally(path: Path) -> Computing:
+    """A causal model's rows, as the engine scores them."""
+    return Computing(lambda taught: packed(taught, path), lambda model, rows: token_values(model, rows, path))
 
 
 def path_for(examined: Examined) -> Path:
@@ -63,7 +79,7 @@ def token_values(model: Any, rows: Sequence[Sequence[Row]], path: Path) -> tuple
 
 def lesson_for(
     taught: Sequence[Taught],
-    path: Path,
+    how: Computing,
     form: LossForm,
     batch_size: int,
     *,
@@ -73,8 +89,8 @@ def lesson_for(
 ) -> Lesson:
     """validation: rows that judge each epoch: accuracy first, where there are right labels or choices, then the plain loss, decide which
     is kept."""
-    rows = [packed(each, path) for each in taught]
-    judges = [packed(each, path) for each in validation]
+    rows = [how.rows(each) for each in taught]
+    judges = [how.rows(each) for each in validation]
     one = all(len(each.answers.groups) == 1 for each in taught)
     plain = LossForm(form.parts if one else ("labels",))
 
@@ -85,14 +101,14 @@ def lesson_for(
 
     def loss(model: Any, batch: Batch) -> Tensor:
         positions = batch["positions"].tolist()
-        values, owner = token_values(model, [rows[at] for at in positions], path)
+        values, owner = how.values(model, [rows[at] for at in positions])
         return answers_loss(values, owner, [taught[at].answers for at in positions], form).mean()
 
     def validate(model: Any) -> dict[str, float]:
         losses, right = [], []
         for some in _batches([sum(map(len, each)) for each in judges]):
             answers = [validation[at].answers for at in some]
-            values, owner = token_values(model, [judges[at] for at in some], path)
+            values, owner = how.values(model, [judges[at] for at in some])
             losses += answers_loss(values, owner, answers, plain).tolist()
             if not one:
                 for scores, each in zip(scores_of(values, owner, answers), answers, strict=True):

@@ -26,6 +26,8 @@ Kind: TypeAlias = Literal["full", "lora", "ia3", "bitfit", "prompt", "prefix", "
 MODEL, ADAPTER, WEIGHTS = "model", "adapter", "weights.safetensors"
 """Where `full`, PEFT's adapters, and all other kinds keep what was trained."""
 _ADAPTERS = ("lora", "ia3")
+TWO_SIDED = ("lora", "full")
+"""What an encoder-decoder model can be trained by: the other kinds look for one stack of layers, or for the names of a decoder's."""
 _KEYS_VALUES = (("k_proj", "v_proj"), ("query_key_value",), ("qkv_proj",), ("c_attn",), ("Wqkv",))
 _FEEDFORWARD = ("down_proj", "fc2", "dense_4h_to_h", "c_proj", "fc_out", "w2")
 
@@ -94,7 +96,7 @@ class Trainable:
 
 
 def make_trainable(base: Any, form: Form, begin: Sequence[int] = (0,), *, checkpointing: bool = False) -> Trainable:
-    """A copy of a causal model in which what the kind says is trained. New weights are drawn from torch's generator (`seeded`).
+    """A copy of a language model in which what the kind says is trained. New weights are drawn from torch's generator (`seeded`).
 
     begin: tokens that virtual ones begin as. checkpointing: activations are computed again in the backward pass instead of kept.
     Raises InputError for a model that lacks what the kind trains.
@@ -151,7 +153,10 @@ def refuse(base: Any, form: Form) -> None:
         problems.append(
             Problem(f"quantised weights cannot be trained, and kind '{form.kind}' trains them", "Use lora or ia3.", field="kind")
         )
-    if form.kind in ("freeze", "bitfit", "prefix") and not layers_of(base):
+    if getattr(base.config, "is_encoder_decoder", False) and form.kind not in TWO_SIDED:
+        fix = f"Use {' or '.join(TWO_SIDED)}."
+        problems.append(Problem(f"kind '{form.kind}' is not for an encoder-decoder model", fix, field="kind"))
+    elif form.kind in ("freeze", "bitfit", "prefix") and not layers_of(base):
         problems.append(Problem("the model has no stack of layers that is known here", "Use full or lora.", field="kind"))
     if problems:
         raise InputError(problems)
@@ -207,7 +212,7 @@ def _adapted(model: Any, form: Form) -> Any:
             lora_dropout=form.dropout,
             target_modules=list(form.targets) or "all-linear",
             fan_in_fan_out=transposed,
-            task_type="CAUSAL_LM",
+            task_type="SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM",
         )
     else:
         keys_values = next((names for names in _KEYS_VALUES if set(names) <= set(linear)), ())

@@ -222,7 +222,7 @@ def refused(lm, base, tmp_path, case):
     elif case == "no labels":
         pool = [example(e.fields, None) for e in pool]
     elif case == "an encoder-decoder":
-        lm = load_model(str(tiny.save(tmp_path / "t5", "t5")), device="cpu")
+        lm, settings = load_model(str(tiny.save(tmp_path / "t5", "t5")), device="cpu"), {"kind": "bitfit"}
     elif case == "no model":
         lm = None
     elif case == "an address":
@@ -245,7 +245,7 @@ def refused(lm, base, tmp_path, case):
 @pytest.mark.parametrize(("case", "says"), [
     ("one label", "nothing to tell apart"),
     ("no labels", "was given none"),
-    ("an encoder-decoder", "no causal language model on this machine"),
+    ("an encoder-decoder", "not for an encoder-decoder model"),
     ("no model", "no language model is given"),
     ("an address", "cannot be trained from here"),
     ("4 bits on a CPU", "needs a CUDA device"),
