@@ -102,17 +102,17 @@ class Contrastive:
         folder = Path(tempfile.mkdtemp(prefix="icl-"))
         with quiet_transformers():
             model.module.save(str(folder / ENCODER), create_model_card=False)
-        encoder = _tuned(base.name, folder / ENCODER)
+        encoder = _tuned(base.name, folder / ENCODER, model)
         weakref.finalize(encoder, shutil.rmtree, folder, ignore_errors=True)
         head = fit_head(s.head, encoder.encode(texts), [seen.index(t) for t in targets], len(seen), s.c, self.seed)
         return ContrastivePredictor(encoder, head, tuple(seen), inputs, order)
 
 
-def _tuned(base: str, folder: Path) -> SentenceEncoder:
-    """Its vectors are not kept on disk: each fit makes another encoder."""
+def _tuned(base: str, folder: Path, model: Any = None) -> SentenceEncoder:
+    """Its vectors are not kept on disk: each fit makes another encoder. model: that of the folder, as it was tuned."""
     from ..retrieve import SentenceEncoder
 
-    return SentenceEncoder(f"{base}{TUNED}", folder, cache=False)
+    return SentenceEncoder(f"{base}{TUNED}", folder, cache=False, model=model)
 
 
 @dataclass

@@ -129,8 +129,10 @@ class SentenceEncoder:
     1e-7 (`minilm`; the matrix product is then divided by its shape).
     """
 
-    def __init__(self, name: str, folder: Path, *, cache: bool = True) -> None:
+    def __init__(self, name: str, folder: Path, *, cache: bool = True, model: _Model | None = None) -> None:
+        """model: the folder's, where it is loaded already."""
         self.name = name
+        self._given = model
         self.folder = folder
         self.fingerprint = _fingerprint(folder)
         self._cache = EmbeddingCache(self.fingerprint) if cache else None
@@ -188,7 +190,7 @@ class SentenceEncoder:
         return [model.limit is not None and n > model.limit for n in model.lengths(texts)] if texts else []
 
     def _model(self) -> _Model:
-        return _loaded(self.name, self.folder, self.fingerprint)
+        return self._given or _loaded(self.name, self.folder, self.fingerprint)
 
 
 def _fingerprint(folder: Path) -> str:

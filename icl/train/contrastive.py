@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import torch
 
 FEWEST_STEPS, ENOUGH_STEPS, MOST_STEPS = 12, 24, 1000
+AT_ONCE = 4
+"""Texts of a step that go through the encoder together on a CPU, those of similar length: of 16 texts of cr half of what is computed in one
+go is padding."""
 PASSES = 2
 """How often each text is seen where the pool is large enough to need more than `ENOUGH_STEPS`."""
 
@@ -39,17 +42,28 @@ def tune(
     """
     import torch
 
+    from .used_words import only_used_words
+
     numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    lengths = model.lengths(texts)
 
     def loss(rows: Sequence[int]) -> torch.Tensor:
-        vectors = torch.nn.functional.normalize(model.module(model.features([texts[i] for i in rows]))["sentence_embedding"], dim=1)
+        rows = sorted(rows, key=lengths.__getitem__)
+        size = AT_ONCE if model.on_cpu else len(rows)
+        parts = [[texts[i] for i in rows[start : start + size]] for start in range(0, len(rows), size)]
+        found = torch.cat([model.module(model.features(part))["sentence_embedding"] for part in parts])
+        vectors = torch.nn.functional.normalize(found, dim=1)
         targets = torch.tensor([numbers[labels[i]] for i in rows], device=vectors.device)
         return contrastive_loss(vectors, targets, temperature)
 
     chosen = list(batches(labels, batch, steps, seed))
-    return train_encoder(
-        model.module, chosen, loss, learning_rate=learning_rate, seed=seed_for(seed, "contrastive"), what="Tuning the encoder"
-    )
+    ids: set[int] = set()
+    for start in range(0, len(texts), 64):
+        ids |= set(model.features(texts[start : start + 64])["input_ids"].flatten().tolist())
+    with only_used_words(model.module, ids):
+        return train_encoder(
+            model.module, chosen, loss, learning_rate=learning_rate, seed=seed_for(seed, "contrastive"), what="Tuning the encoder"
+        )
 
 
 def contrastive_loss(vectors: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -30,7 +30,7 @@ def train_encoder(
     """
     import torch
 
-    optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, fused=True)
     n_steps = len(batches)
     warm = max(1, round(WARM_UP * n_steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min((step + 1) / warm, (n_steps - step) / max(1, n_steps - warm)))

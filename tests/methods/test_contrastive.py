@@ -1,6 +1,7 @@
 """The contrastive loss against its sums, the batches it sees, and that tuning brings the texts of a label together."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -143,3 +144,33 @@ def test_a_head_on_few_rows_of_many_labels_warns_of_nothing():
     vectors = np.eye(24, dtype=np.float32)[targets]
     shares = fit_head("logistic", vectors, targets, 24).shares(vectors)  # a warning would be an error here
     assert shares.argmax(axis=1).tolist() == targets
+
+
+def tuned(folder, texts, labels, steps=6):
+    """(the losses, the weights) of a tuning without dropout."""
+    from icl.retrieve.encoders import model_in
+
+    model = model_in(folder)
+    for module in model.module.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    losses = tune(model, texts, labels, batch=8, steps=steps, learning_rate=1e-3, temperature=0.1, seed=1)
+    return losses, {name: value.clone() for name, value in model.module.state_dict().items()}
+
+
+def test_what_is_left_out_of_a_step_changes_nothing(encoder_folder, monkeypatch):
+    """Texts of similar length go through the encoder together, and tokens that no text has take no part: neither is seen in the result."""
+    texts, labels = ["ab", "a long text of b and a", "cd", "dc dc dc dc dc dc dc", "abba", "dddd cc"], ["x", "x", "y", "y", "x", "y"]
+    losses, weights = tuned(encoder_folder, texts, labels)
+    before = tuned(encoder_folder, texts, labels, steps=0)[1]
+    monkeypatch.setattr("icl.train.contrastive.AT_ONCE", 99)
+    monkeypatch.setattr("icl.train.used_words.only_used_words", lambda module, ids: nullcontext())
+    other_losses, other = tuned(encoder_folder, texts, labels)
+    assert losses == pytest.approx(other_losses, abs=1e-4)
+    assert weights.keys() == other.keys()
+    (words,) = (name for name in weights if name.endswith("word_embeddings.weight"))
+    used = (weights[words] != before[words]).any(dim=1)
+    assert 3 < int(used.sum()) < 25
+    for name, value in weights.items():
+        mine, plain = (value[used], other[name][used]) if name == words else (value, other[name])
+        torch.testing.assert_close(mine, plain, rtol=0, atol=2e-4)
