@@ -118,3 +118,14 @@ def test_mbpps_solutions_pass(shared):
     examples = [Example(f"{i}-0", {"tests": row["tests"]}, row["canonical_solution"]) for i, row in enumerate(rows)]
     metric = build("metric", {"pass_at_k": {"run": True, "seconds": 30}}, Context())
     assert metric([Prediction(e.uid, e.target) for e in examples], examples).sum() == len(rows)
+
+
+@needs_sandbox
+def test_a_program_is_run_once_however_often_the_metric_is_built():
+    """Programs that pass by chance: run again, the ten of them would hardly all end as before."""
+    program = "import os\nlucky = os.urandom(1)[0] % 2  # {}"
+    items = [Example(f"i{n}", {"tests": "assert lucky"}, None) for n in range(10)]
+    written = [Prediction(e.uid, program.format(n), text=program.format(n)) for n, e in enumerate(items)]
+    first, again = (build("metric", {"pass_at_k": {"run": True}}, Context())(written, items).tolist() for _ in range(2))
+    assert first == again
+    assert set(first) <= {0.0, 1.0}

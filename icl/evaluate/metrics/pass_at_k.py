@@ -25,6 +25,9 @@ __all__ = ["KINDS", "PassAtK", "Settings", "build", "code_of", "estimate", "join
 KINDS = frozenset({"answer"})
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
 _FIELD = re.compile(r"\{(\w+)\}")
+_KNOWN: dict[tuple[str, sandbox.Checks, sandbox.Limits], bool] = {}
+"""Whether a program passed, by all that could change it: table, comparisons and page of a run build the metric anew and ask for the same."""
+MOST_KNOWN = 100_000
 
 
 class Settings(BaseModel):
@@ -52,18 +55,19 @@ class PassAtK:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._known: dict[tuple[str, sandbox.Checks], bool] = {}
 
     def __call__(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> NDArray[np.float64]:
-        """(n,) float64 in [0, 1]. A program is run once, however often the metric is asked."""
+        """(n,) float64 in [0, 1]. A process runs a program once, however often the metric is asked or built."""
         import numpy as np
 
-        programs = [self.programs(p, e) for p, e in zip(predictions, examples, strict=True)]
-        new = list(dict.fromkeys(each for group in programs for each in group if each not in self._known))
         limits = sandbox.Limits(seconds=self.settings.seconds, memory_mb=self.settings.memory_mb)
-        found = sandbox.run_many([program for program, _ in new], limits, tests=[tests for _, tests in new])
-        self._known |= {each: one.passed for each, one in zip(new, found, strict=True)}
-        return np.array([estimate([self._known[each] for each in group], self.settings.k) for group in programs], dtype=np.float64)
+        programs = [[(*each, limits) for each in self.programs(p, e)] for p, e in zip(predictions, examples, strict=True)]
+        if len(_KNOWN) > MOST_KNOWN:
+            _KNOWN.clear()
+        new = list(dict.fromkeys(each for group in programs for each in group if each not in _KNOWN))
+        found = sandbox.run_many([program for program, _, _ in new], limits, tests=[tests for _, tests, _ in new])
+        _KNOWN.update({each: one.passed for each, one in zip(new, found, strict=True)})
+        return np.array([estimate([_KNOWN[each] for each in group], self.settings.k) for group in programs], dtype=np.float64)
 
     def programs(self, prediction: Prediction, example: Example) -> list[tuple[str, sandbox.Checks]]:
         """The whole programs of an item, and what each is run against; none where there is no answer."""
