@@ -148,8 +148,8 @@ def main() -> None:
             gaps = [a["accuracy"] - b["accuracy"] for a, b in pairs]
             half = 2.262 * statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) == 10 else None
             figures["ours_minus_setfit"] = {"accuracy": round(statistics.fmean(gaps), 2), "half_width_95": round(half, 2) if half else None}  # type: ignore[dict-item]
-            for name in ("seconds", "cpu_seconds"):
-                figures[f"{name}_ratio"] = round(figures["contrastive"][name] / figures["setfit"][name], 3)  # type: ignore[assignment]
+            for clock in ("seconds", "cpu_seconds"):
+                figures[f"{clock}_ratio"] = round(figures["contrastive"][clock] / figures["setfit"][clock], 3)  # type: ignore[assignment]
         result["sets"][name] = {"n_test": len(test), **figures}
         print(name, figures, file=sys.stderr)
     print(json.dumps(result))
