@@ -22,7 +22,7 @@ TRIES = 3
 HIRED = 20
 """Workers that may be lost while they get ready, for each that the cluster has room for."""
 PATIENCE_S = 300.0
-"""How long the cluster may have no worker at all."""
+"""How long the cluster may have no worker at all, nor room for one. One that loads its model may take as long as it needs."""
 
 
 class Worker:
@@ -91,9 +91,8 @@ class _Crew:
     def __init__(self, ray: Any, prepared: Prepared, store: RunStore, given: tuple[Any, ...], share: Mapping[str, float]) -> None:
         self.ray, self.prepared, self.store, self.given = ray, prepared, store, given
         self.remote = ray.remote(**share)(Worker)
-        resources = ray.cluster_resources()
-        counts = [int(resources.get(name, 0) // n) for name, n in (("CPU", share["num_cpus"]), ("GPU", share["num_gpus"])) if n]
-        self.size = min(counts, default=1)
+        self.share = share
+        self.size = self._room()
         self.at: dict[Any, tuple[Any, Piece | None]] = {}
         """What is awaited -> (the worker, its piece; None while it gets ready)."""
         self.idle: list[Any] = []
@@ -116,7 +115,8 @@ class _Crew:
                         worker, piece = self.idle.pop(), queue.popleft()
                         self.at[worker.do.remote(piece)] = worker, piece
                     done, _ = self.ray.wait(list(self.at), num_returns=1, timeout=5.0) if self.at else ([], None)
-                    if not done and time.monotonic() - seen > PATIENCE_S and not any(piece for _, piece in self.at.values()):
+                    is_silent = time.monotonic() - seen > PATIENCE_S and not any(piece for _, piece in self.at.values())
+                    if not done and is_silent and not self._room():  # with room, a worker still loads its model: it has all the time
                         raise Stopped("the cluster has no worker left that could go on")
                     for reference in done:
                         seen = time.monotonic()
@@ -137,6 +137,12 @@ class _Crew:
         finally:
             for worker in [*self.idle, *(worker for worker, _ in self.at.values())]:
                 self.ray.kill(worker)
+
+    def _room(self) -> int:
+        """How many workers the machines that the cluster has now could hold, were nobody else on it."""
+        resources = self.ray.cluster_resources()
+        counts = [int(resources.get(name, 0) // n) for name, n in (("CPU", self.share["num_cpus"]), ("GPU", self.share["num_gpus"])) if n]
+        return min(counts, default=1)
 
     def _hire(self) -> None:
         self.hired += 1
