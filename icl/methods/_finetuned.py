@@ -14,6 +14,7 @@ from ..protocols import LanguageModel
 from ..values import Kind, Prediction, Prompt, TokenCounts
 from ._folder import TEMPLATE_FILE, save_predictor
 from ._model import ModelHandle
+from ._shown import shown
 
 if TYPE_CHECKING:
     from ..model import Seq2SeqModel, TorchModel
@@ -130,6 +131,8 @@ class FinetunedPredictor:
     name: str = "finetune"
     _lengths: list[int] = field(default_factory=lambda: [0, 0])
     """(tokens of the prompts so far, their number)"""
+
+    _repr_html_ = shown
 
     @property
     def kind(self) -> Kind:

@@ -9,6 +9,8 @@ from typing import Any
 MOST_LABELS = 20
 """Labels that are named; of more, how many there are."""
 _SETTINGS = ("template", "retriever", "order", "shots", "readout", "calibration", "format", "k", "weighted", "base")
+_TRAINED = ("base", "kind", "epochs")
+"""Of the record of a training."""
 
 
 def shown(predictor: Any) -> str:
@@ -18,8 +20,11 @@ def shown(predictor: Any) -> str:
     rows |= {"labels": _labels(tuple(getattr(predictor, "labels", None) or ()))}
     n = _n_examples(predictor)
     rows |= {"learned from": "" if n is None else f"{n:,} examples"}
-    made = getattr(predictor, "method", predictor)
-    rows |= {key: _said(getattr(made, key, None)) for key in _SETTINGS}
+    for each in (getattr(predictor, "prompted", predictor), predictor):
+        made = getattr(each, "method", each)
+        rows |= {key: said for key in _SETTINGS if (said := _said(getattr(made, key, None)))}
+    training = getattr(predictor, "training", None) or {}
+    rows |= {key: said for key in _TRAINED if key not in rows and (said := _said(training.get(key)))}
     lines = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in rows.items() if value)
     return f"<table><caption>{escape(str(predictor.name))}</caption>{lines}</table>"
 
@@ -37,7 +42,8 @@ def _n_examples(predictor: Any) -> int | None:
         held = getattr(predictor, key, None)
         if held is not None:
             return len(held if key == "pool" else held.examples)
-    return None
+    n = (getattr(predictor, "training", None) or {}).get("n_rows")
+    return int(n) if n is not None else None
 
 
 def _said(value: Any) -> str:

@@ -98,6 +98,9 @@ def test_saved_and_loaded(tmp_path, lm, base, kind):
     assert shares_of(icl.load(tmp_path / "saved"), queries) == expected
     state = json.loads((tmp_path / "saved" / "predictor.json").read_text())
     assert state["training"]["n_trained"] == predictor.training["n_trained"]
+    shown = icl.load(tmp_path / "saved")._repr_html_()
+    for part in ("<td>Finetuned</td>", f"<th>kind</th><td>{kind}</td>", "<td>12 examples</td>", "<th>template</th><td>default</td>"):
+        assert part in shown, shown
     saved = plugins.build("method", {"saved": {"path": str(tmp_path / "saved")}}, MethodContext("classify", ("text",), lm=lm)).fit()
     assert shares_of(saved, queries) == expected
     if kind != "full":  # the base that is loaded already is not loaded again
