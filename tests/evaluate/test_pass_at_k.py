@@ -96,6 +96,8 @@ def test_samples_are_run_against_the_tests():
     values = one([Prediction("0-0", case.strip(), text=case) for case in cases], [example] * 4)
     assert values.tolist() == [1, 0, 0, 0]  # one that leaves before its tests does not pass them
     assert one([Prediction("0-0", "    return a + b")], [example]).tolist() == [1]  # a method that does not write
+    untested = Example("1-0", {"prompt": "def add(a, b):\n", "tests": ""}, "    return a + b")
+    assert np.isnan(one([Prediction("1-0", "    return a + b")], [untested])).all()
 
 
 @needs_sandbox

@@ -228,6 +228,20 @@ def test_a_program_replaces_nothing_that_the_tests_are_written_with():
 @pytest.mark.parametrize(
     ("program", "tests"),
     [
+        ("def add(a, b): raise StopIteration", "for found in map(add, [1, 2], [1, 2]): assert found == 2"),
+        ("def sum(a, b): return 0\ndef set(x): return 0", "assert set([sum(1, 2)]) == set([3])"),
+        ("def add(a, b): return 0", "def check(candidate):\n    assert candidate(1, 2) == 3"),  # and never called
+        ("def add(a, b): return 0", ""),
+    ],
+)
+def test_no_program_passes_tests_that_it_cuts_short_or_that_ask_it_nothing(program, tests):
+    assert sandbox._run(program, Limits(seconds=20), Checks(tests)).status == "failed"
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
         ("def add(a, b): return a + b", ADD),
         ("def f(x):\n    x.append(1)\n    return (x, {1: {2}}, 1.5, None, b'x', 2j)", Checks("y = [0]\nassert f(y) == ([0, 1], {1: {2}}, 1.5, None, b'x', 2j)\nassert y == [0, 1]")),
         ("def f(n):\n    yield from range(n)", Checks("assert list(f(3)) == [0, 1, 2]")),

@@ -48,7 +48,7 @@ class PassAtK:
     """Chen et al. 2021, https://arxiv.org/abs/2107.03374, sec. 2.1: of n programs for an item, c of which pass, the chance that k of them drawn
     without replacement hold one that passes. All samples of a prediction are used; a method without samples has one.
 
-    An item without an answer, and one with fewer than k samples, is not scored.
+    An item without an answer, one without tests, and one with fewer than k samples, is not scored.
     """
 
     bounds = (0.0, 1.0)
@@ -70,11 +70,13 @@ class PassAtK:
         return np.array([estimate([_KNOWN[each] for each in group], self.settings.k) for group in programs], dtype=np.float64)
 
     def programs(self, prediction: Prediction, example: Example) -> list[tuple[str, sandbox.Checks]]:
-        """The whole programs of an item, and what each is run against; none where there is no answer."""
+        """The whole programs of an item, and what each is run against; none where there is no answer, or no test."""
         if prediction.answer is None:
             return []
         before, tests = (field_text(example.fields.get(name, "")) if name else "" for name in (self.settings.before, self.settings.tests))
         call = _FIELD.sub(lambda found: field_text(example.fields.get(found[1], "")), self.settings.call or "")
+        if not f"{tests}{call}".strip():
+            return []
         judged = sandbox.Checks(f"{tests}\n{call}\n", given_of(before))
         return [(joined(before, code_of(text)), judged) for text in _texts(prediction)]
 

@@ -158,7 +158,8 @@ class Program:
         said = self.read()
         if "raised" in said:
             kind: Any = getattr(builtins, str(said["raised"]), None)
-            known = isinstance(kind, type) and issubclass(kind, Exception)  # SystemExit is none, so no program ends its judge
+            # SystemExit is no Exception, so no program ends its judge; StopIteration would end a loop of the tests as if all were done.
+            known = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, StopIteration | StopAsyncIteration)
             text = str(said.get("said", ""))
             try:
                 error = kind(text) if known else ProgramError(f"{said['raised']}: {text}")
@@ -227,7 +228,8 @@ def asked_for(tests: str, own: set[str], theirs: set[str]) -> tuple[set[str], se
     """(the names that the tests have from the program, the modules that they need and do not import).
 
     The program's are those that are neither set there nor Python's. Only if there is no such name, its function may be called like one of
-    Python's: a program does not replace what the tests are written with. Nor does it by a module of its own called `math`.
+    Python's, and that one alone: a program does not replace what the tests are written with. Nor does it by a module of its own called
+    `math`.
     """
     nodes = list(ast.walk(ast.parse(tests)))
     used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
@@ -243,12 +245,14 @@ def asked_for(tests: str, own: set[str], theirs: set[str]) -> tuple[set[str], se
     own |= {node.name for node in nodes if isinstance(node, ast.ExceptHandler) and node.name}
     modules = {node.value.id for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)}
     modules = (modules - own) & sys.stdlib_module_names & theirs
-    free = {name for name in used - own - modules if not hasattr(builtins, name)}
-    return (free or used - own - modules) & theirs, modules
+    used -= own | modules
+    if free := {name for name in used if not hasattr(builtins, name)}:
+        return free & theirs, modules
+    return used & theirs if len(used & theirs) == 1 else set(), modules
 
 
 def judge(given: str, tests: str, said: BinaryIO, out: BinaryIO) -> None:
-    """Run the tests. Returns behind the last one; raises whatever they raise."""
+    """Run the tests. Returns behind the last one; raises whatever they raise, and ProgramError for tests that use nothing of the program."""
     other = Program(said, out)
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(compile(given, "/given.py", "exec"), names)
@@ -259,6 +263,8 @@ def judge(given: str, tests: str, said: BinaryIO, out: BinaryIO) -> None:
     names |= {name: importlib.import_module(name) for name in modules}
     names |= {name: other.ask("name", 0, name) for name in sorted(asked)}
     exec(compile(tests, "/tests.py", "exec"), names)
+    if not asked:
+        raise ProgramError("the tests ask nothing of the program")
 
 
 def main() -> None:
