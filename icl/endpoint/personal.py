@@ -72,14 +72,17 @@ class Hidden:
         return text
 
     def _further(self, text: str) -> list[Piece]:
-        """What the recogniser finds, without what overlaps: stand-ins are no personal data, whatever they look like."""
+        """What the recogniser finds, without what overlaps. Stand-ins are no personal data, whatever they look like; what a piece has before
+        or behind one is (a name, found together with the address)."""
         assert self.more is not None
-        taken = [(m.start(), m.end()) for name in self.stands_for for m in re.finditer(re.escape(name), text)]
+        stand_ins = sorted((m.start(), m.end()) for name in self.stands_for for m in re.finditer(re.escape(name), text))
         kept: list[Piece] = []
         for kind, start, end in self.more(text):
-            if start < end and all(end <= left or right <= start for left, right in taken):
-                kept.append((kind, start, end))
-                taken.append((start, end))
+            borders = [start, *(min(max(at, start), end) for pair in stand_ins for at in pair), end]
+            for left, right in zip(borders[::2], borders[1::2], strict=True):
+                left, right = left + _blanks(text[left:right]), right - _blanks(text[left:right][::-1])
+                if any(map(str.isalnum, text[left:right])) and all(right <= a or b <= left for _, a, b in kept):
+                    kept.append((kind, left, right))
         return kept
 
     def _stand_in(self, kind: str, piece: str, taken: str) -> str:
@@ -98,6 +101,11 @@ class Hidden:
         for name, piece in self.stands_for.items():
             text = text.replace(name, piece)
         return text
+
+
+def _blanks(text: str) -> int:
+    """How many characters of white space it begins with."""
+    return len(text) - len(text.lstrip())
 
 
 def _whole(text: str) -> int | None:

@@ -57,6 +57,14 @@ def test_a_pipeline_finds_names_and_one_person_has_one_stand_in(pipeline):
         presidio.recogniser_of("presidio:no_such_pipeline")
 
 
+def test_a_name_found_together_with_an_address_is_replaced_too():
+    """As pipelines do that take a stand-in for a part of the name."""
+    hidden = Hidden(more=lambda text: [("person", text.index("Ann"), text.index("_1]") + 3)])
+    shown = hidden.hide("From: Ann Lee a@b.example")
+    assert shown == "From: [PERSON_1] [EMAIL_1]"
+    assert hidden.put_back(shown) == "From: Ann Lee a@b.example"
+
+
 def test_the_server_never_sees_it_and_the_reply_has_it_again():
     rules = Rules(lambda messages, n: f"We will call {messages[-1]['content'].split('Call ')[-1].split(',')[0]}.")
     with serve(rules.respond) as served:
