@@ -18,6 +18,7 @@ from .crossed import merged
 from .prepare import Prepared
 from .scoring import coverage
 from .store import RunStore
+from .verdicts import recall
 
 if TYPE_CHECKING:
     from .paired import Side
@@ -106,7 +107,11 @@ class StoredRun:
         facts = self.judging[task]
         context = Context(labels=tuple(facts["labels"]), seed=facts["seed"])
         wanted = [(name, settings) for name, settings in facts["metrics"] if only in (None, name)]
-        return {name: build("metric", Spec(name, settings), context, plugins) for name, settings in wanted}
+        built = {name: build("metric", Spec(name, settings), context, plugins) for name, settings in wanted}
+        if any(hasattr(metric, "verdicts") for metric in built.values()):
+            with RunStore.read_only(self.folder) as store:
+                recall(built.values(), store)
+        return built
 
 
 class Contender(NamedTuple):

@@ -21,6 +21,7 @@ from .readouts import readout_records
 from .scoring import Metric, coverage, judge, judge_runs
 from .stage_log import group_record
 from .store import RunStore
+from .verdicts import keep, recall
 from .work import Counts, added
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
     by_group: list[dict[str, Any]] = []
     readouts: list[dict[str, Any]] = []
     for name, data in prepared.tasks.items():
+        recall(data.metrics.values(), store)
         groups = _groups(prepared, store, finished, name)
         for group in groups:
             found_records, splits = _records(prepared, data, group, finished[group.cells[0].key][0].get("estimator"))
@@ -83,6 +85,7 @@ def assemble(prepared: Prepared, store: RunStore, manifest: Mapping[str, Any]) -
             readouts += readout_records(prepared.seed, data, group.cells[0], group.runs, finished[group.cells[0].key][0].get("readouts"))
         for metric in (name for name, each in data.metrics.items() if getattr(each, "ranked", True)):
             leaders += _leaders(prepared, data, metric, groups)
+        keep(data.metrics.values(), store)
     cells = [{**cell.as_dict(), **finished[cell.key][0]} for cell in prepared.cells if cell.key in finished]
     return {
         "schema": SCHEMA,

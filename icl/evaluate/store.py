@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS work (cell TEXT NOT NULL, counts TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS tests (task TEXT NOT NULL, position INTEGER NOT NULL, example TEXT NOT NULL, PRIMARY KEY (task, position)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS shown (task TEXT NOT NULL, uid TEXT NOT NULL, example TEXT NOT NULL, PRIMARY KEY (task, uid)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS prompts (cell TEXT NOT NULL, unit INTEGER NOT NULL, texts BLOB NOT NULL, PRIMARY KEY (cell, unit)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -129,10 +130,19 @@ class RunStore:
         rows = self._kept("SELECT texts FROM prompts WHERE cell = ? ORDER BY unit", cell)
         return {at: text for row in rows for at, text in unpacked(row[0]).items()}
 
-    def _kept(self, query: str, key: str) -> list[Any]:
+    def add_verdicts(self, verdicts: Mapping[str, float]) -> None:
+        """Keep what metrics found out at a cost: a program's run, a judge's opinion."""
+        with self._writing():
+            self._db.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", verdicts.items())
+
+    def verdicts(self) -> dict[str, float]:
+        """What metrics found out at a cost, so that whoever judges the run again runs no program and asks no judge a second time."""
+        return dict(self._kept("SELECT key, value FROM verdicts"))
+
+    def _kept(self, query: str, *keys: str) -> list[Any]:
         """Rows of a table that stores of older versions do not have."""
         try:
-            return self._db.execute(query, (key,)).fetchall()
+            return self._db.execute(query, keys).fetchall()
         except sqlite3.OperationalError:  # there is no such table
             return []
 

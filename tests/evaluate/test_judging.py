@@ -10,6 +10,8 @@ from sklearn.metrics import cohen_kappa_score
 import icl.model
 from icl.errors import InputError
 from icl.evaluate.judging import CRITERION, PAIR, Judge, Preference, agreement
+from icl.evaluate.store import RunStore
+from icl.evaluate.verdicts import keep, recall
 from icl.plugins import Context, build
 from icl.values import Example, Prediction
 
@@ -103,7 +105,7 @@ def test_agreement_with_people():
             agreement(Judge(Ruled(longer)), cases, wrong)
 
 
-def test_the_metrics_ask_the_judge_once_and_leave_out_what_has_no_answer(monkeypatch):
+def test_the_metrics_ask_the_judge_once_and_leave_out_what_has_no_answer(monkeypatch, tmp_path):
     loaded = []
 
     def load_model(name):
@@ -121,6 +123,12 @@ def test_the_metrics_ask_the_judge_once_and_leave_out_what_has_no_answer(monkeyp
         assert np.isnan(values[2])
     assert pairwise.judge.lm.asked == 4
     assert loaded == ["smollm2"]
+    with RunStore.open(tmp_path) as store:
+        keep([pairwise], store)
+        again = build("metric", "judge_pairwise", Context())
+        recall([again], store)
+    assert again(predictions, examples)[:2].tolist() == [1, 0]
+    assert loaded == ["smollm2"], "what a run's store knows is not asked again"
     rubric = build("metric", {"judge_rubric": {"top": 5}}, Context())
     assert rubric(predictions, examples)[:2].tolist() == [1, 0.25]
     assert pairwise.signature(examples) == f"judge:smollm2|criterion:{CRITERION}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UnknownNameError
-from ...values import Example, Prediction, embedded_text
+from ...values import Example, Prediction, digest, embedded_text
 from ...weights import CATALOGUE
 from ..judging import Judge
 from ._answers import references_of
@@ -31,6 +31,8 @@ class Judged:
             raise UnknownNameError("model", model, CATALOGUE, field="metrics")
         self.model, self._values, self._options = model, values, options
         self._judge: Judge | None = None
+        self.verdicts: dict[str, float] = {}
+        """What it said so far: a digest of the question -> the value."""
 
     def __call__(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> NDArray[np.float64]:
         """(n,) float64 in [0, 1], nan where there is no answer or the judge gives no verdict."""
@@ -41,7 +43,11 @@ class Judged:
         at = [i for i, (p, e) in enumerate(pairs) if p.answer is not None and references_of(e)]
         if at:
             items = [(embedded_text(examples[i].fields), str(predictions[i].answer), references_of(examples[i])) for i in at]
-            values[at] = self._values(self.judge, items)
+            keys = [digest([self.signature(examples), *item]) for item in items]
+            new = {key: item for key, item in zip(keys, items, strict=True) if key not in self.verdicts}
+            said = dict(zip(new, self._values(self.judge, list(new.values())), strict=True)) if new else {}
+            self.verdicts |= {key: float(value) for key, value in said.items() if np.isfinite(value)}
+            values[at] = [self.verdicts.get(key, np.nan) for key in keys]
         return values
 
     @property

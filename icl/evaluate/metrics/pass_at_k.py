@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...errors import InputError, Problem
 from ...plugins import Context
 from ...readout import cut_thoughts
-from ...values import Example, Prediction, field_text
+from ...values import Example, Prediction, digest, field_text
 from .. import sandbox
 
 if TYPE_CHECKING:
@@ -25,9 +25,6 @@ __all__ = ["KINDS", "PassAtK", "Settings", "build", "code_of", "estimate", "join
 KINDS = frozenset({"answer"})
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
 _FIELD = re.compile(r"\{(\w+)\}")
-_KNOWN: dict[tuple[str, sandbox.Checks, sandbox.Limits], bool] = {}
-"""Whether a program passed, by all that could change it: table, comparisons and page of a run build the metric anew and ask for the same."""
-MOST_KNOWN = 100_000
 
 
 class Settings(BaseModel):
@@ -55,19 +52,19 @@ class PassAtK:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.verdicts: dict[str, float] = {}
+        """Whether a program passed (1) or not (0), by a digest of all that could change it."""
 
     def __call__(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> NDArray[np.float64]:
-        """(n,) float64 in [0, 1]. A process runs a program once, however often the metric is asked or built."""
+        """(n,) float64 in [0, 1]. A program is run once, however often the metric is asked."""
         import numpy as np
 
         limits = sandbox.Limits(seconds=self.settings.seconds, memory_mb=self.settings.memory_mb)
-        programs = [[(*each, limits) for each in self.programs(p, e)] for p, e in zip(predictions, examples, strict=True)]
-        if len(_KNOWN) > MOST_KNOWN:
-            _KNOWN.clear()
-        new = list(dict.fromkeys(each for group in programs for each in group if each not in _KNOWN))
-        found = sandbox.run_many([program for program, _, _ in new], limits, tests=[tests for _, tests, _ in new])
-        _KNOWN.update({each: one.passed for each, one in zip(new, found, strict=True)})
-        return np.array([estimate([_KNOWN[each] for each in group], self.settings.k) for group in programs], dtype=np.float64)
+        programs = [[(_key(*each, limits), *each) for each in self.programs(p, e)] for p, e in zip(predictions, examples, strict=True)]
+        new = {key: (program, tests) for group in programs for key, program, tests in group if key not in self.verdicts}
+        found = sandbox.run_many([program for program, _ in new.values()], limits, tests=[tests for _, tests in new.values()])
+        self.verdicts |= {key: float(one.passed) for key, one in zip(new, found, strict=True)}
+        return np.array([estimate([self.verdicts[key] > 0 for key, *_ in group], self.settings.k) for group in programs], dtype=np.float64)
 
     def programs(self, prediction: Prediction, example: Example) -> list[tuple[str, sandbox.Checks]]:
         """The whole programs of an item, and what each is run against; none where there is no answer, or no test."""
@@ -79,6 +76,10 @@ class PassAtK:
             return []
         judged = sandbox.Checks(f"{tests}\n{call}\n", given_of(before))
         return [(joined(before, code_of(text)), judged) for text in _texts(prediction)]
+
+
+def _key(program: str, tests: sandbox.Checks, limits: sandbox.Limits) -> str:
+    return digest([program, tests.text, tests.given, limits.seconds, limits.memory_mb])
 
 
 def joined(before: str, code: str) -> str:
