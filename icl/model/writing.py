@@ -98,15 +98,22 @@ class Writing:
     @cached_property
     def why_plain(self) -> str | None:
         """None if texts are written with our own store of keys and values; otherwise why transformers' cache is used."""
-        if stateful(self.model):
-            return "it carries a state from token to token"
-        if not takes(self.model, "position_ids") or self.model.get_output_embeddings() is None:
-            return "it takes no explicit positions, or has no output embeddings of its own"
+        if self._why_by_its_kind is not None:
+            return self._why_by_its_kind
         try:
             found = deviation(self.model)
         except Exception as error:  # whatever an architecture raises under an attention it does not know: then it is not used
             return f"its attention cannot be planned ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]})"
         return None if found <= tolerance(self.model) else f"with planned attention its values are off by {found:.2g} nat"
+
+    @cached_property
+    def _why_by_its_kind(self) -> str | None:
+        """As far as `why_plain` is known without a forward pass."""
+        if stateful(self.model):
+            return "it carries a state from token to token"
+        if not takes(self.model, "position_ids") or self.model.get_output_embeddings() is None:
+            return "it takes no explicit positions, or has no output embeddings of its own"
+        return None
 
     def write(self, task: Task, chance: Chance, ending: Ending) -> list[list[Written]]:
         """chance.n texts for each prompt, in order. No prompt may fill the window."""
@@ -136,10 +143,10 @@ class Writing:
         return [[Written.of(w) for w in group] for group in writers]
 
     def plan(self, ids: Sequence[tuple[int, ...]], n: int, max_new_tokens: int) -> TokenCounts:
-        """Most tokens that `write` computes for n texts of each prompt."""
+        """Most tokens that `write` computes for n texts of each prompt, as far as that is known without a forward pass."""
         rooms = [n * max(min(max_new_tokens, self.window - len(p)) - 1, 0) for p in ids]
         naive = sum(n * len(p) for p in ids) + sum(rooms)
-        if self.why_plain is not None:
+        if self.__dict__.get("why_plain", self._why_by_its_kind) is not None:
             return TokenCounts(sum(map(len, ids)) + sum(rooms), naive, sum(rooms))
         copies = Counter(ids)
         tails = grow(sorted(copies), [n * copies[prompt] for prompt in sorted(copies)])

@@ -60,7 +60,7 @@ def _no_encoder(monkeypatch):
         def cut(self, texts):
             return [False] * len(texts)
 
-    monkeypatch.setattr("icl.retrieve.load_encoder", lambda encoder: Lengths())
+    monkeypatch.setattr("icl.retrieve.load_encoder", lambda encoder, **_: Lengths())
 
 
 @pytest.mark.usefixtures("_no_encoder")
