@@ -90,7 +90,7 @@ def refit(
     the README says so. The rows the run was judged on stay out of it.
 
     method, templates, plugins, data_root: as in `export` and `icl.run`. Returns the new folder. Raises InputError: as `export`, and where the suite is no
-    longer there or the data has changed; a decision is fitted again by `Decision.refit`.
+    longer there or as it was run (its file, or what `overrides` changed), or the data has changed; a decision is fitted again by `Decision.refit`.
     """
     from .evaluate.cells import Cell
     from .evaluate.check import load_suite
@@ -104,8 +104,13 @@ def refit(
         raise InputError(Problem("a decision keeps no suite to fit it from", fix, str(run)))
     _check_empty(to)
     source = str(json.loads(read_text(run / TIMING)).get("suite", ""))
-    prepared = prepare(load_suite(source, templates=tuple(templates), plugins=tuple(plugins)), data_root=data_root)
-    then = json.loads(read_text(run / MANIFEST))["tasks"].get(task, {}).get("data")
+    manifest = json.loads(read_text(run / MANIFEST))
+    loaded = load_suite(source, templates=tuple(templates), plugins=tuple(plugins))
+    if loaded.digest != manifest["suite"]:
+        fix = "Write into it what --set changed, or bring back what it was."
+        raise InputError(Problem(f"the suite {source} is not as it was run: it was changed since, or by --set", fix, str(run)))
+    prepared = prepare(loaded, seed=manifest["seed"], data_root=data_root)
+    then = manifest["tasks"].get(task, {}).get("data")
     if task not in prepared.tasks or prepared.tasks[task].task.digest != then or name not in {e.name for e in prepared.loaded.methods}:
         raise InputError(Problem(f"the suite {source} or its data is not what the run was made of", "Run it again.", str(run)))
     data = prepared.tasks[task]

@@ -36,6 +36,8 @@ LIGHT: Mapping[Kind, tuple[str, ...]] = {
 }
 HEAVY = ("contrastive", "classifier", "finetune")
 """Trained methods that join where there is time for them."""
+ENCODER = "minilm"
+"""What they are trained from where the encoder is behind an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,16 @@ def checked(task: Task, request: Request) -> None:
 
 def _task_problems(task: Task) -> list[Problem]:
     problems = []
-    if len(task.train) < MIN_ITEMS or len(task.test) < MIN_ITEMS:
-        message = f"{len(task.train)} rows to learn from and {len(task.test)} to judge on are too few to decide anything"
-        problems.append(Problem(message, f"Give at least {MIN_ITEMS} of each; without a test file, some are held out.", field="train"))
     targets = dict.fromkeys(e.target for e in task.train)
+    is_few = len(task.train) < MIN_ITEMS or len(task.test) < MIN_ITEMS
+    if is_few and task.kind == "classify" and task.holdout is not None and MIN_ITEMS <= len(task.train) < 2 * len(targets):
+        message = f"{len(task.train)} rows have {len(targets)} labels, so that too few can be held out to judge on"
+        fix = "Name the column with the label (--label), or, for answers in words, the one with the right answers (--references)."
+        problems.append(Problem(message, fix, field="label"))
+    elif is_few:
+        message = f"{len(task.train)} rows to learn from and {len(task.test)} to judge on are too few to decide anything"
+        fix = f"Give at least {MIN_ITEMS} of each; without a test file, some are held out, as far as their texts differ."
+        problems.append(Problem(message, fix, field="train"))
     if task.kind == "classify" and len(targets) == 1:
         label = next(iter(targets))
         problems.append(
@@ -160,7 +168,9 @@ def _usual(kind: Kind, shots: int, request: Request) -> dict[str, Any]:
     named: dict[str, Any] = {name: name for name in (*LIGHT[kind], "zero_shot")}
     for retriever in ("random", "knn"):
         named[f"{retriever}-{shots}"] = {"name": f"{retriever}-{shots}", "few_shot": {"retriever": retriever, "shots": shots}}
-    settings = {"classifier": {"base": request.encoder}, "finetune": {"kind": "lora"}}
+    settings: dict[str, Any] = {"classifier": {"base": request.encoder}, "finetune": {"kind": "lora"}}
+    if "://" in request.encoder:  # it has no weights that could be trained here
+        settings |= {"classifier": {"base": ENCODER}, "contrastive": {"encoder": ENCODER}}
     there = available("method")
     for name in HEAVY:
         if name in there and kind in kinds_of("method", name, ()):

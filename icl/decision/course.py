@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from ..errors import IclError, InputError, Problem
 from ..evaluate.answer import answer
+from ..evaluate.before import check_cost
 from ..evaluate.cells import Cell, cells
 from ..evaluate.check import load_suite
 from ..evaluate.compare import StoredRun
@@ -105,6 +106,9 @@ def decide(
     )
     checked(task, request)
     contest = Contest.of(task, request, _loaded(lm), more.get("templates", ()))
+    if (max_cost := more.get("max_cost")) is not None:  # before the plan has an endpoint answer a few rows
+        asked = contest.suite(contest.methods, [1], 1, None)
+        check_cost(load_suite(asked, templates=contest.templates, plugins=request.plugins), max_cost)
     folder = Path(out) if out is not None else new_folder(f"decide-{contest.suite([], [1], 1, 1)['tasks'][0]['name']}")
     state = State.read(folder, contest)
     if state is None:
@@ -114,7 +118,7 @@ def decide(
         note(line)
     if more.get("only_plan"):
         return Decision(state.plan, contest)
-    return _decided(contest, state, started, more.get("max_cost"))
+    return _decided(contest, state, started, max_cost)
 
 
 def _loaded(lm: LanguageModel | str | Path | None) -> LanguageModel | None:

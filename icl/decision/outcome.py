@@ -157,8 +157,8 @@ class Decision:
             return "\n".join(plan_lines(self.plan, self.contest.request.minutes, more=more))
         return f"{self.text}\n\n{self.table()}"
 
-    def _repr_html_(self) -> str:
-        return as_html(self.findings, self.text)
+    def _repr_html_(self) -> str | None:
+        return None if self.found is None else as_html(self.found, self.text)  # a plan shows itself as text
 
 
 def paths_of(folder: Path) -> dict[str, str]:

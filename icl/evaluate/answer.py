@@ -302,14 +302,15 @@ def _break_even(costs: Mapping[str, Cost], prompt: str | None, trained: str | No
     if prompt is None or trained is None:
         return None
     theirs = costs[trained]
-    return break_even(_prompted(costs[prompt]), Trained(theirs.fit_s, theirs.item_s, money=theirs.embedding), prices)
+    return break_even(_prompted(costs[prompt], prices), Trained(theirs.fit_s, theirs.item_s, money=theirs.embedding), prices)
 
 
-def _prompted(cost: Cost) -> Prompted:
-    if cost.paid is not None:  # by an endpoint: its time is not ours
+def _prompted(cost: Cost, prices: Prices | None) -> Prompted:
+    """An endpoint that is paid for by the token takes no time of ours; one without prices takes nothing but time."""
+    if cost.paid is not None and prices is not None and (prices.input or prices.output):
         read = cost.paid.get("input_tokens", 0.0)
         return Prompted(read, min(read, cost.paid.get("cached_tokens", 0.0)), cost.paid.get("output_tokens", 0.0), money=cost.embedding)
-    if not cost.tokens or not cost.tokens_computed or cost.tokens <= cost.tokens_computed:
+    if cost.paid is not None or not cost.tokens or not cost.tokens_computed or cost.tokens <= cost.tokens_computed:
         return Prompted(cost.tokens or 0.0, seconds=cost.item_s, money=cost.embedding)
     whole = cost.item_s * cost.tokens / cost.tokens_computed
     return Prompted(cost.tokens, cost.tokens - cost.tokens_computed, seconds=whole, seconds_reused=cost.item_s, money=cost.embedding)

@@ -45,6 +45,15 @@ def test_changed_data_is_refused(icl_cli, run, reviews):
     assert "not what the run was made of" in answer.err
 
 
+def test_a_suite_that_was_run_otherwise_is_refused(icl_cli, run):
+    assert icl_cli("run", "food.yaml", "--out", "s", "--set", "budgets=[5]").code == 0
+    answer = icl_cli("export", "s", "--to", "all", "--refit")
+    assert answer.code == 2
+    assert "food.yaml is not as it was run" in answer.err
+    (run.parent / "food.yaml").write_text(SUITE.replace("[4]", "[5]"))
+    assert icl_cli("export", "s", "--to", "all", "--refit").code == 0
+
+
 def test_wrong_use(icl_cli, run, tmp_path):
     assert icl_cli("export", "r", "--refit", "--prompt", "p.txt").code == 2
     (run / "decision.json").write_text(json.dumps({"winner": "half"}))

@@ -302,6 +302,9 @@ def test_one_label_or_few_rows_decide_nothing(lm):
         icl.decide(icl.Task.load(same), lm)
     with pytest.raises(InputError, match="too few to decide anything"):
         icl.decide(icl.Task.load(list(rows(12, 1))), lm)
+    each_its_own = [{"text": f"film {i}", "label": f"ticket {i}"} for i in range(40)]
+    with pytest.raises(InputError, match="40 rows have 40 labels, so that too few can be held out"):
+        icl.decide(icl.Task.load(each_its_own), lm)
 
 
 @pytest.fixture

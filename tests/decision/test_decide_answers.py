@@ -77,6 +77,7 @@ def test_the_usual_methods_are_those_for_answers(task, places, tmp_path, capsys)
     """By default exact match decides; labels have methods that answers have not."""
     plan = icl.decide(task, None, minutes=5, encoder=str(places[1]), out=tmp_path / "plan", only_plan=True)
     assert plan.plan.methods == ("majority", "nearest_answer")
+    assert plan._repr_html_() is None  # a notebook shows its text
     with pytest.raises(InputError, match="no metric 'accuracy' judges a task of kind 'answer'"):
         icl.decide(task, None, metric="accuracy", minutes=5, encoder=str(places[1]))
     with pytest.raises(InputError, match="the method 'knn_vote' cannot do a task of kind 'answer'"):

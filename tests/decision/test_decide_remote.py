@@ -11,7 +11,11 @@ from rule_server import Rules
 import icl
 from icl.decision.contest import Contest, Request, methods_of
 from icl.endpoint.wire import Patience
-from icl.errors import IclError
+from icl.errors import IclError, InputError
+from icl.evaluate.answer import Sides, answer
+from icl.evaluate.break_even import Prices
+from icl.evaluate.cells import Cell
+from icl.evaluate.compare import StoredRun
 from icl.model.remote.options import RemoteOptions
 
 PRICES = {"input": 2.0, "output": 10.0, "cached": 0.5}
@@ -83,12 +87,47 @@ def test_the_cost_limit_stops_it_and_says_how_to_go_on(task, lm, encoder, tmp_pa
         decide(task, lm, encoder, tmp_path / "run", max_cost=1e-4)
 
 
+def test_without_prices_a_query_takes_time_and_costs_no_money(task, lm, encoder, tmp_path):
+    made = decide(task, icl.load_model(lm.name), encoder, tmp_path / "run")
+    assert not made.findings.in_money
+    timing = {}
+    for cell in made.run.timing["cells"]:  # a second for a query of the prompt, 99 for the training
+        key = Cell(*(cell[name] for name in ("model", "task", "method", "budget", "seed"))).key
+        timing[key] = {**cell, "fit_s": 99.0, "predict_s": 30.0 if cell["method"] == "zero_shot" else 0.03}
+    sides = Sides(frozenset({"zero_shot"}), frozenset({"embedding_head"}))
+    for prices in (None, Prices(second=0.001)):
+        found = answer(StoredRun.open(made.folder), timing, "accuracy", sides, margin=0.01, prices=prices)
+        assert found.costs["zero_shot"].paid["input_tokens"] > 0
+        assert found.break_even.without_reuse == found.break_even.with_reuse == 100  # 99 / (1 - 0.001)
+
+
+def test_a_limit_without_prices_is_refused_before_anything_is_asked(task, lm, encoder, tmp_path):
+    free = icl.load_model(lm.name)
+    asked = free.usage.requests
+    with pytest.raises(InputError, match="a cost limit needs the prices of"):
+        decide(task, free, encoder, tmp_path / "run", max_cost=1.0)
+    assert free.usage.requests == asked
+
+
 def test_what_is_fine_tuned_starts_from_a_base_of_its_own(task):
     request = Request("default", None, 0.01, None, ({"finetune": {"kind": "lora"}}, "finetune", {"finetune": {"base": "x"}}), None, 10.0)
     entries, _ = methods_of(task, request, has_model=True, is_remote=True)
     assert [entry["finetune"].get("base") for entry in entries] == ["smollm2", "smollm2", "x"]
     entries, _ = methods_of(task, request, has_model=True, is_remote=False)
     assert entries[1] == {"finetune": {"kind": "lora"}}
+
+
+def test_with_an_encoder_behind_an_address_the_rivals_are_trained_from_one_that_is_here(task):
+    request = Request("default", None, 0.01, None, None, None, 10.0, encoder="http://localhost:1/v1#letters")
+    entries, optional = methods_of(task, request, has_model=False, is_remote=False)
+    assert [entry for entry in entries if not isinstance(entry, str)] == [
+        {"contrastive": {"encoder": "minilm"}},
+        {"classifier": {"base": "minilm"}},
+    ]
+    assert optional == ["contrastive", "classifier"]
+    entries, _ = methods_of(task, dataclasses.replace(request, encoder="here"), has_model=False, is_remote=False)
+    assert {"classifier": {"base": "here"}} in entries
+    assert "contrastive" in entries
 
 
 def test_no_draw_beyond_the_plan_is_paid_for(task, lm, tiny_lm):
