@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import CostLimitError
 from ..seeds import numpy_rng_for
 from ..values import Example, Prediction
 from .cells import Cell
@@ -58,18 +59,25 @@ def group_records(
     return records
 
 
-def bias_record(predictor: Any, inputs: Sequence[str], labels: Sequence[str]) -> dict[str, Any] | None:
+def content_free(inputs: Sequence[str]) -> list[Example]:
+    """Queries that say nothing. inputs: the fields of a query."""
+    return [Example(f"content-free-{n}", dict.fromkeys(inputs, text), None) for n, text in enumerate(CONTENT_FREE)]
+
+
+def bias_record(predictor: Any, queries: Sequence[Example], labels: Sequence[str]) -> dict[str, Any] | None:
     """What a method answers to inputs without content: the mean share of each label, and how far they are from equal shares (0: not at all).
 
-    None for a method without probabilities, or one that cannot answer such inputs.
+    queries: of `content_free`. None for a method without probabilities, or one that cannot answer such inputs. Raises CostLimitError:
+    what may not be paid now is asked when the run goes on.
     """
     import numpy as np
 
     from .by_group import label_bias
 
-    queries = [Example(f"content-free-{n}", dict.fromkeys(inputs, text), None) for n, text in enumerate(CONTENT_FREE)]
     try:
         shares = [answer.probabilities for answer in predictor.predict(queries)]
+    except CostLimitError:
+        raise
     except Exception:  # what it cannot answer says nothing of its bias
         return None
     known = [share for share in shares if share]

@@ -22,7 +22,7 @@ from ..protocols import LanguageModel
 from ..values import Example, Prediction, TokenCounts, embedded_text
 from .cells import Cell, predictor_path
 from .crossed import replicate_of
-from .group_records import bias_record
+from .group_records import bias_record, content_free
 from .prepare import Prepared
 from .readouts import readouts_of
 from .seen import prompts_of, shown_rows
@@ -136,8 +136,9 @@ class _Running:
         path = self._kept(cell, predictor, is_fresh=len(done) < len(units(len(data.test), cell)))
         facts = self._facts(cell, predictor, pool, planned) | {"predictor": path}
         if path is not None and data.task.kind == "classify" and (data.task.grouped or data.entry.label_bias):
-            with self._counted(cell, lm):
-                facts["label_bias"] = bias_record(predictor, data.task.inputs, data.task.labels)
+            queries = content_free(data.task.inputs)
+            with self._counted(cell, lm, queries):
+                facts["label_bias"] = bias_record(predictor, queries, data.task.labels)
         timed = {"fit_s": fit_s, "predict_s": predict_s, "peak_memory_mb": peak_memory_mb()}
         training = getattr(predictor, "training", None)
         self.store.finish_cell(cell.key, facts, timed if training is None else {**timed, "training": training})
@@ -364,6 +365,8 @@ def _planned(predictor: Any, queries: Sequence[Example]) -> TokenCounts | None:
         return None
     try:
         counts: TokenCounts = predictor.plan(queries)
+    except CostLimitError:
+        raise
     except Exception:  # what cannot be planned cannot be predicted either, and that is where it is reported
         return None
     return counts

@@ -21,6 +21,7 @@ from .intervals import statistic
 from .scoring import item_values
 from .sequential import LEVEL, look
 from .store import RunStore
+from .verdicts import keep, recall
 
 if TYPE_CHECKING:
     from .prepare import Prepared
@@ -142,11 +143,19 @@ class Looks:
         """Whether every method is told apart from the best one, or known to differ from it by no more than the margin. The chance to be
         wrong is 5 % over all looks and all pairs of methods."""
         sign = 1.0 if getattr(self.metric, "higher_is_better", True) else -1.0
-        return settled({name: sign * self._values(store, cells) for name, cells in self._cells(store).items()}, self.draws, self.margin)
+        recall([self.metric], store)  # what an earlier session found out at a cost
+        values = {name: sign * self._values(store, cells) for name, cells in self._cells(store).items()}
+        keep([self.metric], store)
+        return settled(values, self.draws, self.margin)
 
     def n_draws(self, store: RunStore) -> int:
         """Draws of the labels that are done."""
         return max(map(len, self._cells(store).values()), default=0)
+
+    def has_draws(self, store: RunStore) -> bool:
+        """Whether any method learns from labels; the others run once, whatever is planned."""
+        cells = (Cell(*json.loads(key)) for key in store.finished())
+        return any(cell.seed is not None for cell in cells if self.task in (cell.task, None))
 
     def _cells(self, store: RunStore) -> dict[tuple[str | None, str], list[str]]:
         """(model, method) -> its finished cells at the largest label budget, in order of seeds."""
@@ -227,7 +236,7 @@ class UntilSettled:
         return [
             {"task": name, "draws": done[name], "planned": looks.draws, "margin": looks.margin}
             for name, looks in self.looks.items()
-            if done[name] < looks.draws
+            if done[name] < looks.draws and looks.has_draws(store)
         ]
 
     def __call__(self, todo: Sequence[Cell], store: RunStore) -> Iterator[Cell]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from icl.evaluate.cells import Cell
-from icl.evaluate.pace import SETTLED, TIME, Looks, Pace, settled, worth_of_items
+from icl.evaluate.pace import SETTLED, TIME, Looks, Pace, UntilSettled, settled, worth_of_items
 from icl.evaluate.store import RunStore
 from icl.plugins import Context, build
 from icl.values import Example, Prediction
@@ -157,6 +157,44 @@ def test_the_best_of_a_metric_of_which_less_is_better(store):
             store.finish_cell(done.key, {}, {})
     assert not Looks(Loss(), items, 64, 5, 0.0).settled(store)
     assert Looks(Loss(), items, 64, 5, 0.0).n_draws(store) == 2
+
+
+class Dear(Loss):
+    """Finds out at a cost what an answer is worth, once."""
+
+    def __init__(self):
+        self.verdicts, self.n_asked = {}, 0
+
+    def __call__(self, predictions, examples):
+        for prediction in predictions:
+            if prediction.uid not in self.verdicts:
+                self.n_asked += 1
+                self.verdicts[prediction.uid] = 1.0
+        return np.array([self.verdicts[p.uid] for p in predictions])
+
+
+def test_a_later_session_looks_without_asking_again(store):
+    items = tuple(Example(f"{n}-0", {"text": str(n)}, "yes") for n in range(4))
+    for method, seed in (("a", 0), ("a", 1), ("b", 0), ("b", 1)):
+        done = cell(method, 64, seed)
+        store.add_unit(done.key, 0, 0, [Prediction(e.uid, "yes") for e in items], 0.1)
+        store.finish_cell(done.key, {}, {})
+    first, second = Dear(), Dear()
+    answers = [Looks(metric, items, 64, 5, 0.0).settled(store) for metric in (first, second)]
+    assert answers == [False, False]
+    assert (first.n_asked, second.n_asked) == (4, 0)
+
+
+def test_methods_that_run_once_leave_nothing_out(store):
+    once = Cell(None, "t", "zero", None, None)
+    store.add_unit(once.key, 0, 0, [Prediction("0-0", "yes")], 0.1)
+    store.finish_cell(once.key, {}, {})
+    looks = Looks(Loss(), (Example("0-0", {"text": "0"}, "yes"),), "all", 5, 0.01, "t")
+    assert UntilSettled({"t": looks}).ended(store) == []
+    drawn = cell("a", "all", 0)
+    store.add_unit(drawn.key, 0, 0, [Prediction("0-0", "yes")], 0.1)
+    store.finish_cell(drawn.key, {}, {})
+    assert [(e["draws"], e["planned"]) for e in UntilSettled({"t": looks}).ended(store)] == [(1, 5)]
 
 
 def answers(rng, targets, share):

@@ -62,6 +62,14 @@ def test_the_limit_holds_for_vectors_too(encoder, tmp_path):
     assert whole.timing["embedding"]["cost"] <= 10.0
 
 
+def test_the_limit_leaves_the_label_bias_as_it_is(encoder, tmp_path):
+    asked = suite(encoder, encoder_price=PRICE, methods=["embedding_head"], tasks=[{**TASK, "label_bias": True}])
+    limited, free = icl.run(asked, tmp_path / "limited", max_cost=100.0), icl.run(asked, tmp_path / "free", cache=False)
+    (found,), (same,) = ([c["label_bias"] for c in run.document["cells"]] for run in (limited, free))
+    assert found is not None
+    assert found == same
+
+
 def test_a_decision_compares_what_the_vector_of_a_query_costs_whoever_asked_first(encoder, tmp_path):
     task = icl.Task.load(ROWS[:40], test=ROWS[40:], name="t")
     asked = {"methods": ["majority", "knn_vote", "embedding_head"], "budgets": [20], "seeds": 1, "minutes": 60, "encoder": encoder}
