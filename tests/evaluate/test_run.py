@@ -324,7 +324,13 @@ sys.exit(run.exit_code)
 
 
 def start(folder: Path, out: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """A run in a process of its own, which Ctrl-C ends even where the tests themselves are a job in the background."""
+    kept = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, kept)
 
 
 def stored(path: Path) -> int:
