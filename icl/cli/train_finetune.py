@@ -1,4 +1,4 @@
-"""`icl train finetune`: a causal language model trained with its prompt on a file of labelled rows."""
+"""`icl train finetune`: a language model trained with its prompt on a file of labelled rows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 class Training:
     """Options of the training."""
 
-    base: Annotated[str, typer.Option(metavar="NAME", help="The causal model it starts from: smollm2, a folder, or a hub id.")] = "smollm2"
+    base: Annotated[str, typer.Option(metavar="NAME", help="The language model it starts from: smollm2, a folder, or a hub id.")] = (
+        "smollm2"
+    )
     kind: Annotated[str, typer.Option(metavar="K", help="What is trained: full, lora, ia3, bitfit, prompt, prefix or freeze.")] = "lora"
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Times that every row is seen. [default: 200 steps' worth, 3 to 20]")

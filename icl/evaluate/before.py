@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from ..errors import InputError, Problem
 from ..methods import model_of
-from .loading import LoadedSuite
+from .loading import LoadedSuite, all_methods
 from .prepare import Prepared
 from .results import REPORT, write_json
 
@@ -56,8 +56,19 @@ def check_cost(loaded: LoadedSuite, max_cost: float | None) -> None:
             fix = "Leave the method out, or run without --max-cost."
             message = f"'{method.name}' asks an endpoint of its own, whose cost cannot be limited here"
             problems.append(loaded.problem(message, fix, "methods", method.position))
+        if any("://" in _paraphraser(spec.settings) for _, spec in all_methods(method.spec, loaded.plugins)):
+            message = f"'{method.name}' has an endpoint paraphrase its rows, whose cost cannot be limited here"
+            fix = "Paraphrase by a model on this machine, or run without --max-cost."
+            problems.append(loaded.problem(message, fix, "methods", method.position))
     if problems:
         raise InputError(problems)
+
+
+def _paraphraser(settings: Mapping[str, Any]) -> str:
+    """The language model that a method has say its rows in other words; "" for none."""
+    augment = settings.get("augment")
+    how = augment.get("paraphrase") if isinstance(augment, Mapping) else None
+    return str(how.get("model", "")) if isinstance(how, Mapping) else ""
 
 
 def check_until(loaded: LoadedSuite, margin: float) -> None:

@@ -76,7 +76,9 @@ class LoadedSuite:
         how = {"path": self.beside, "encoder": self.beside, "base": self.beside, "template": self.template_path}
         settings = {k: how[k](v) if k in how and isinstance(v, str) else v for k, v in spec.settings.items()}
         settings |= {option: {inner.name: self.resolved(inner).settings} for option, inner in inner_methods(spec, self.plugins)}
-        return Spec(spec.name, settings | ({"retriever": self._stages(settings["retriever"])} if "retriever" in settings else {}))
+        inside = {"retriever": self._stages, "augment": self._augment}
+        settings |= {option: made_whole(settings[option]) for option, made_whole in inside.items() if option in settings}
+        return Spec(spec.name, settings)
 
     def _stages(self, value: Any) -> Any:
         """The stages of a retriever with the encoders that they name made whole."""
@@ -85,6 +87,14 @@ class LoadedSuite:
         if not isinstance(value, Mapping):
             return value
         return {k: self.beside(v) if k in STAGE_ENCODERS and isinstance(v, str) else self._stages(v) for k, v in value.items()}
+
+    def _augment(self, value: Any) -> Any:
+        """An augmentation with the model and the template of its paraphrases made whole."""
+        how = value.get("paraphrase") if isinstance(value, Mapping) else None
+        if not isinstance(how, Mapping):
+            return value
+        whole = {"model": self.beside, "template": self.template_path}
+        return {**value, "paraphrase": {k: whole[k](v) if k in whole and isinstance(v, str) else v for k, v in how.items()}}
 
     def as_dict(self) -> dict[str, Any]:
         """The suite with all defaults written out, as JSON values; rows given in memory are left out (the tasks' digests stand for them)."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import InputError, Problem
 from ..files import read_text, write_text
 from ..progress import progress
 from ..values import Example, Prompt, content_digest, digest, normalised_text
@@ -36,10 +37,13 @@ class Paraphrased:
         return [[found[i] if i < len(found := self.versions.get(field, [])) else field for field in fields] for i in range(n)]
 
 
-def paraphrased(texts: Sequence[str], how: Paraphrase, *, seed: int = 0, work: Path | None = None) -> Paraphrased:
+def paraphrased(
+    texts: Sequence[str], how: Paraphrase, *, seed: int = 0, work: Path | None = None, templates: Sequence[Path] = ()
+) -> Paraphrased:
     """Each text in other words, by sampling from the prompt of a template. What an interrupted call has in `work` is not asked again.
 
-    Raises InputError for a model or a template that is not there.
+    templates: folders that the template is looked for in before the usual ones.
+    Raises InputError for a model or a template that is not there, or a template with several fields.
     """
     from ..model import load_model
     from .few_shot import FewShot
@@ -56,7 +60,11 @@ def paraphrased(texts: Sequence[str], how: Paraphrase, *, seed: int = 0, work: P
     earlier = known["seconds"]
     if todo:
         lm: Any = load_model(how.model)
-        predictor = FewShot(lm, template=how.template, shots=0, max_new_tokens=how.max_new_tokens).fit((), (), kind="answer")
+        asking = FewShot(lm, template=how.template, templates=tuple(templates) or None, shots=0, max_new_tokens=how.max_new_tokens)
+        predictor = asking.fit((), (), kind="answer")
+        if len(predictor.inputs) != 1:
+            message = f"the template '{how.template}' has the input fields {', '.join(predictor.inputs)}, and a text is one"
+            raise InputError(Problem(message, "Name a template with one input field, such as rewrite.", field="template"))
         (field,) = predictor.inputs
     with progress(f"Paraphrases, {how.model}", len(wanted), "texts") as advance:
         advance(len(wanted) - len(todo))
@@ -68,8 +76,9 @@ def paraphrased(texts: Sequence[str], how: Paraphrase, *, seed: int = 0, work: P
             before = _spent(lm)
             stop = predictor._stop(chat=bool(whole) and whole[0].format == "chat")
             found = iter(lm.sample(whole, how.n, how.temperature, seed, how.max_new_tokens, stop) if whole else ())
-            for text, prompt in zip(part, prompts, strict=True):
-                known["versions"][text] = _usable(text, next(found)) if prompt is not None else []
+            for row, text, prompt in zip(rows, part, prompts, strict=True):
+                said_so = [predictor._read_text(row, one, stop)[0] or "" for one in next(found)] if prompt is not None else []
+                known["versions"][text] = _usable(text, said_so)
             n_tokens = _spent(lm) - before
             known["n_tokens"] += n_tokens
             known["operations"] = _operations(lm, n_tokens, whole, known["operations"])

@@ -106,6 +106,8 @@ class Classifier:
     """(logits (n, n_labels), targets (n,) or (n, n_labels)) -> (n,) nats, instead of the loss that the settings say."""
     target_temperature: float = 1.0
     """At which the probabilities of a teacher are learned (`losses.distilled`)."""
+    templates: tuple[Path, ...] = ()
+    """Folders that the template of paraphrases may lie in."""
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -191,7 +193,8 @@ class _Job:
             return job._train(*parts[part], job.epochs, name, patience=s.patience if len(parts) == 1 else None)[1]
 
         soft = None if self.soft is None else [list(map(float, row)) for row in self.soft]
-        key = [m.base, s.model_dump(mode="json"), [[e.uid, e.target] for e in (*self.pool, *self.evaluated)], soft]
+        said = None if self.paraphrases is None else self.paraphrases.versions  # made here, so that no trial takes their time
+        key = [m.base, s.model_dump(mode="json"), [[e.uid, e.target] for e in (*self.pool, *self.evaluated)], soft, said]
         found = search(
             self._space(), attempt, n_parts=len(parts), trials=s.search or 1, seed=m.seed, work=m.work, key=key, what=f"Search, {m.base}"
         )
@@ -239,7 +242,7 @@ class _Job:
         from ._paraphrase import paraphrased
 
         texts = [text for fields in self._texts([self.pool[i] for i in self._held[0]]) for text in fields]
-        return paraphrased(texts, how, seed=m.seed, work=m.work)
+        return paraphrased(texts, how, seed=m.seed, work=m.work, templates=m.templates)
 
     def _own_accuracy(self, made: EncoderClassifier, rows: Sequence[int], reads: Sequence[Read]) -> float:
         """Accuracy on rows that were trained on, `MOST_OWN` of them at most, to be compared with that on others."""
@@ -458,7 +461,8 @@ def build(settings: Settings, context: MethodContext) -> Classifier:
     if settings.search is not None:
         need_optuna()
     encoder = context.encoder if isinstance(context.encoder, str) else context.encoder.name
-    return Classifier(settings, settings.base or encoder, context.inputs, context.seed, context.work)
+    base = settings.base or encoder
+    return Classifier(settings, base, context.inputs, context.seed, context.work, templates=context.template_folders)
 
 
 def load(folder: Path, state: Mapping[str, Any], *, lm: Any = None, device: str | None = None) -> ClassifierPredictor:

@@ -157,6 +157,10 @@ def test_the_cost_limit_stops_a_run_and_loses_nothing(served, rules, tmp_path):
         icl.run(suite(served, prices=None), tmp_path / "no", max_cost=1.0)
     with pytest.raises(InputError, match="leaves nothing to spend"):
         icl.run(suite(served), tmp_path / "no", max_cost=0)
+    paraphrasing = {"classifier": {"augment": {"paraphrase": {"model": f"{served.url}#rules"}}}}
+    for method in (paraphrasing, {"distil": {"student": paraphrasing}}):
+        with pytest.raises(InputError, match="has an endpoint paraphrase its rows"):
+            icl.run(suite(served, methods=[method]), tmp_path / "no", max_cost=1.0)
 
 
 def test_a_server_that_goes_down_stops_a_run_that_goes_on_later(served, rules, tmp_path):

@@ -35,6 +35,14 @@ def test_a_suite_is_read(folder):
     assert loaded.name == "suite"
 
 
+def test_what_paraphrases_lies_beside_the_suite(folder):
+    (folder / "lm").mkdir()
+    change(folder, "  - majority", "  - {classifier: {augment: {drop: 0.1, paraphrase: {model: lm, n: 3}}}}")
+    loaded = load_suite(folder / "suite.yaml", plugins=[folder / "plugins"])
+    found = loaded.resolved(loaded.methods[0].spec).settings["augment"]
+    assert found == {"drop": 0.1, "paraphrase": {"model": str(loaded.folder / "lm"), "n": 3}}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "line", "field", "words"),
     [

@@ -4,12 +4,16 @@ import json
 
 import pytest
 import tiny
+from openai_server import serve
+from rule_server import Rules
 from test_classifier import FILLER, WORDS, rows
 
+from icl import plugins
 from icl.errors import InputError
-from icl.methods import _paraphrase
+from icl.methods import _paraphrase, classifier
 from icl.methods._paraphrase import Paraphrased, paraphrased
 from icl.methods.classifier import Classifier, Settings
+from icl.protocols import MethodContext
 from icl.train.augment import Paraphrase
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -72,10 +76,13 @@ def test_a_classifier_learns_from_them_and_no_judging_row_is_given_away(llama, t
         return original(texts, *args, **more)
 
     monkeypatch.setattr(_paraphrase, "paraphrased", recorded)
+    begun, search = [], classifier.search
+    monkeypatch.setattr(classifier, "search", lambda *args, **more: begun.append(len(seen)) or search(*args, **more))
     pool = rows(20)
     settings = Settings(epochs=2, batch_size=8, validation=0.3, search=2, augment={"paraphrase": how(llama).model_dump()})
     predictor = Classifier(settings, base, ("text",), seed=1).fit(pool, tuple(WORDS))
     (asked,) = seen  # once, for all trials
+    assert begun == [1]  # before them, so that its seconds are none of theirs
     assert len(asked) == predictor.training["n_rows"] == 14
     record = predictor.training["paraphrases"]
     assert record["n_texts"] == len(set(asked))
@@ -84,8 +91,29 @@ def test_a_classifier_learns_from_them_and_no_judging_row_is_given_away(llama, t
     assert len(seen) == 1
 
 
+def test_thoughts_are_no_paraphrase():
+    rules = Rules(lambda messages, n: "<think>What else is it?</think> A wide sea.")
+    with serve(rules.respond) as served:
+        found = paraphrased(["the old sea"], how(f"{served.url}#rules", n=1))
+    assert found.versions == {"the old sea": ["A wide sea."]}
+    assert found.record["operations"] is None
+
+
 def test_a_model_or_template_that_is_not_there_is_said(llama):
     with pytest.raises(InputError, match="nowhere"):
         paraphrased(["a text"], how("./nowhere"))
     with pytest.raises(InputError, match="nowhere"):
         paraphrased(["a text"], how(llama, template="nowhere"))
+    with pytest.raises(InputError, match="has the input fields title, words, and a text is one"):
+        paraphrased(["a text"], how(llama, template="article"))
+
+
+def test_the_template_may_lie_where_the_suite_s_templates_do(llama, tmp_path):
+    (tmp_path / "mine.jinja").write_text(
+        "---\nkind: answer\ninput: [text]\n---\n{% block example %}{{ text }}{% endblock %}{% block answer %} {{ answer }}{% endblock %}\n"
+    )
+    base = str(tiny.save_bert(tmp_path / "bert", [*FILLER, *(word for each in WORDS.values() for word in each)]))
+    context = MethodContext("classify", ("text",), tuple(WORDS), encoder=base, template_folders=(tmp_path,))
+    asked = {"epochs": 1, "augment": {"paraphrase": how(llama, template="mine").model_dump()}}
+    predictor = plugins.build("method", {"classifier": asked}, context).fit(rows(8), tuple(WORDS))
+    assert predictor.training["paraphrases"]["n_texts"] == len({row.fields["text"] for row in rows(8)})
