@@ -119,7 +119,9 @@ class Meter:
     def usage(self) -> Usage:
         n_input, n_output, n_cached = self.tokens
         cost, saved = (self.cost, self.saved) if self.prices is not None else (None, None)
-        return Usage(self.requests, self.retries, self.failed, n_input, n_output, n_cached, self.estimated, cost, saved, self.replaced, self.unheld)
+        return Usage(
+            self.requests, self.retries, self.failed, n_input, n_output, n_cached, self.estimated, cost, saved, self.replaced, self.unheld
+        )
 
     def price(self, tokens: Tokens) -> float:
         return self.prices.cost(tokens.input, tokens.output, tokens.cached) if self.prices is not None else 0.0
