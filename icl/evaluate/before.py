@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from ..errors import InputError, Problem
 from ..methods import model_of
-from .loading import LoadedSuite, all_methods
+from .loading import LoadedSuite, all_methods, stage_encoders
 from .prepare import Prepared
 from .results import REPORT, write_json
 
@@ -60,8 +60,22 @@ def check_cost(loaded: LoadedSuite, max_cost: float | None) -> None:
             message = f"'{method.name}' has an endpoint paraphrase its rows, whose cost cannot be limited here"
             fix = "Paraphrase by a model on this machine, or run without --max-cost."
             problems.append(loaded.problem(message, fix, "methods", method.position))
+        own = {name for _, spec in all_methods(method.spec, loaded.plugins) for name in _encoders(spec.settings) if "://" in name}
+        if own - {loaded.suite.encoder}:
+            message = f"'{method.name}' has an encoder of its own behind an address, whose cost cannot be limited here"
+            fix = "Name it as the suite's encoder, with its encoder_price, or run without --max-cost."
+            problems.append(loaded.problem(message, fix, "methods", method.position))
+    for n, metric in enumerate(loaded.metrics or ()):
+        if "://" in str(metric.settings.get("model", "")):
+            fix = "Judge by a model on this machine, or run without --max-cost."
+            problems.append(loaded.problem(f"'{metric.name}' asks a judge whose cost cannot be limited here", fix, "metrics", n))
     if problems:
         raise InputError(problems)
+
+
+def _encoders(settings: Mapping[str, Any]) -> list[str]:
+    """The encoders that a method names, for itself or in a stage of its retriever."""
+    return [str(settings.get("encoder", "")), *stage_encoders(settings.get("retriever"))]
 
 
 def _paraphraser(settings: Mapping[str, Any]) -> str:

@@ -161,6 +161,13 @@ def test_the_cost_limit_stops_a_run_and_loses_nothing(served, rules, tmp_path):
     for method in (paraphrasing, {"distil": {"student": paraphrasing}}):
         with pytest.raises(InputError, match="has an endpoint paraphrase its rows"):
             icl.run(suite(served, methods=[method]), tmp_path / "no", max_cost=1.0)
+    address = f"{served.url}#embeds"
+    retriever = {"few_shot": {"retriever": [{"knn": {"n": 8, "encoder": address}}, "mmr"], "shots": 2}}
+    for method in ({"embedding_head": {"encoder": address}}, retriever, {"distil": {"teacher": {"knn_vote": {"encoder": address}}}}):
+        with pytest.raises(InputError, match="has an encoder of its own behind an address"):
+            icl.run(suite(served, methods=[method]), tmp_path / "no", max_cost=1.0)
+    with pytest.raises(InputError, match="asks a judge whose cost"):
+        icl.run({**suite(served), "metrics": [{"judge_rubric": {"model": address}}]}, tmp_path / "no", max_cost=1.0)
 
 
 def test_a_server_that_goes_down_stops_a_run_that_goes_on_later(served, rules, tmp_path):
