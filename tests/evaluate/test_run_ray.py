@@ -32,8 +32,8 @@ def edit(folder, old, new):
 # ── pieces, without a cluster ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture(scope="module")
-def prompts(tmp_path_factory):
+@pytest.fixture
+def prompts(tmp_path_factory, monkeypatch):
     """A suite with a tiny language model, and what a run of it gives."""
     root = tmp_path_factory.mktemp("prompts")
     model = tiny.save(root / "tiny", "llama")
@@ -41,10 +41,8 @@ def prompts(tmp_path_factory):
     few_shot = {"few_shot": {"retriever": "random", "shots": 2, "calibration": "contextual"}}
     task = {"name": "t", "train": rows[:30], "test": rows[30:]}
     suite = {"models": [str(model)], "tasks": [task], "methods": ["majority", "zero_shot", few_shot], "budgets": [8], "seeds": 2}
-    patch = pytest.MonkeyPatch()
-    patch.setattr("icl.evaluate.prepare._encoders", lambda loaded: {})  # nothing is embedded here
-    yield suite, icl.run(suite, root / "whole", cache=False)
-    patch.undo()
+    monkeypatch.setattr("icl.evaluate.prepare._encoders", lambda loaded: {})  # nothing is embedded here
+    return suite, icl.run(suite, root / "whole", cache=False)
 
 
 def test_pieces_put_together_are_the_run(prompts, tmp_path, monkeypatch):
