@@ -94,6 +94,15 @@ ROWS = {
         replace(row("5", question="What is 12 less 7?"), rationale="What is left of 12 without 7? 5."),
         row("9", question="How many are 3 rows of 3 chairs?"),
     ],
+    "self_ask": [
+        replace(
+            row("Lima", question="What is the capital of the country in which Machu Picchu lies?"),
+            rationale="Follow up: In which country does Machu Picchu lie?\nIntermediate answer: In Peru.\n"
+            "Follow up: What is the capital of Peru?\nIntermediate answer: Lima.",
+        ),
+        row("seven", question="How many days has a week?"),
+        row("the Nile", question="Which river passes the largest city of Egypt?"),
+    ],
     "record": [
         row('{"name": "Alder", "price": 89}', text="The Alder jacket is 89 euros."),
         row('{"name": "Brook", "price": 12.5}', text="Brook, a bottle, for 12.50 euros."),

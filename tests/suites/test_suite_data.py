@@ -195,6 +195,17 @@ def test_answers_of_the_passages_stand_in_them_or_beside_one_that_does():
     assert sum(len(row["answer"]) > 1 for row in rows) >= 20
 
 
+def test_questions_of_several_hops_are_answered_by_their_follow_ups():
+    """Two or three follow-up questions, each above its answer; the last of them, or a comparison in the question, has the answer."""
+    for row in rows_of("hops_train") + rows_of("hops_test"):
+        lines = row["rationale"].split("\n")
+        asked, answered = lines[::2], lines[1::2]
+        assert 2 <= len(asked) == len(answered) <= 3
+        assert all(line.startswith("Follow up: ") and line.endswith("?") for line in asked)
+        assert all(line.startswith("Intermediate answer: ") and line.endswith(".") for line in answered)
+        assert normalised_text(row["answer"][0]) in normalised_text(answered[-1] if " or " not in row["question"] else row["question"])
+
+
 def test_solutions_of_the_code_rows_pass_their_tests():
     for row in rows_of("code_train") + rows_of("code_test"):
         exec(f"{row['solution']}\n{row['tests']}", {})
