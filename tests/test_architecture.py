@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent / "icl"
 RANK = {
     "errors": 0, "values": 1, "patterns": 1, "files": 1, "plugins": 1, "seeds": 1, "progress": 1, "protocols": 1, "weights": 1.5, "endpoint": 1.5,
     "data": 2, "prompt": 2, "retrieve": 2, "model": 2, "readout": 2, "train": 3, "methods": 4, "evaluate": 5, "report": 6,
-    "suite": 7, "ship": 7, "audit": 7.5, "decision": 7.5, "cli": 8, "__init__": 9,
+    "suite": 7, "ship": 7, "audit": 7.5, "decision": 7.5, "cli": 8, "__init__": 9, "__main__": 9,
 }  # fmt: skip
 # Among the small modules of rank 1, the order in which they may use each other.
 RANK_1 = ["values", "patterns", "protocols", "seeds", "progress", "files", "plugins"]

@@ -72,6 +72,12 @@ def test_wrong_usage_is_2_and_says_what_would_be_right(icl_cli, args, says):
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.parametrize("module", ["icl", "icl.cli"])
+def test_python_can_run_it_as_a_module(module):
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, f"icl {icl.__version__}\n"), done.stderr
+
+
 def raising(error):
     def command() -> None:
         raise error
