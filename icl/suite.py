@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -229,8 +230,11 @@ def run(
         raise InputError(Problem("there is nothing to try again in a new folder", "Name the run's folder with out (--out).", field="out"))
     folder = Path(out) if out is not None else new_folder(loaded.name)
     refuse_if_busy(folder)
-    prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=places.get("data_root"), cache=cache, models=models)
-    command = command_of(loaded, folder, limit, seed, overrides, places, margin if until_decided else None)
+    again = partial(command_of, loaded, folder, limit, seed, overrides, places, margin if until_decided else None, cache=cache)
+    try:
+        prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=places.get("data_root"), cache=cache, models=models)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted before the first prediction; begin again with: {again(max_cost=max_cost)}") from None
     until = UntilSettled.of(prepared, margin) if until_decided else None
     with _opened(folder) as store:
         manifest = prepared.manifest()
@@ -239,7 +243,7 @@ def run(
         keep_plan(prepared, store)
         before = float(store.get("seconds") or 0.0)
         data: dict[str, list[str]] = {}
-        interrupted, stopped = False, None
+        interrupted, stopped, next_cost = False, None, max_cost
         try:
             data = data_reports(prepared, folder, in_time=schedule is not None, limited=max_cost is not None)
             if on := places.get("on"):
@@ -251,6 +255,7 @@ def run(
             interrupted = True
         except Stopped as error:
             stopped = str(error)
+            next_cost = 2 * max_cost if max_cost is not None and error.over_cost else max_cost
         finally:
             seconds = before + time.perf_counter() - started
             store.set("seconds", seconds)
@@ -261,7 +266,7 @@ def run(
         if document["complete"]:
             write_json(folder / RESULTS, document)
         write_json(folder / TIMING, clock)
-    done = Run(folder, json.loads(json.dumps(document)), clock, data, interrupted, command, stopped)
+    done = Run(folder, json.loads(json.dumps(document)), clock, data, interrupted, again(max_cost=next_cost), stopped)
     write_page(done)
     return done
 

@@ -114,10 +114,10 @@ def decide(
     if state is None:
         planned, estimates = _planned(contest, started)
         state = State(folder, facts_of(contest), planned, estimates)
+    if more.get("only_plan"):  # the answer is the plan
+        return Decision(state.plan, contest)
     for line in plan_lines(state.plan, minutes, more=contest.most_draws(state.plan.seeds) > state.plan.seeds):
         note(line)
-    if more.get("only_plan"):
-        return Decision(state.plan, contest)
     return _decided(contest, state, started, max_cost)
 
 

@@ -163,6 +163,8 @@ def command_of(
     overrides: Mapping[str, Any] | None,
     places: Places,
     until: float | None = None,
+    max_cost: float | None = None,
+    cache: bool = True,
 ) -> str:
     """The command line that goes on with a run. until: the margin of one that ends when it is settled."""
     if loaded.doc.file is None:
@@ -173,6 +175,10 @@ def command_of(
     for key, value in (overrides or {}).items():
         words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
     words += ["--until-decided", "--margin", f"{until:g}"] if until is not None else []
+    words += ["--max-cost", f"{max_cost:g}"] if max_cost is not None else []
+    words += [] if cache else ["--no-cache"]
+    if on := places.get("on"):
+        words += ["--on", on, "--cpus", f"{places.get('cpus', 1.0):g}", "--gpus", f"{places.get('gpus', 0.0):g}"]
     data_root = places.get("data_root")
     named = (
         ("--templates", folders_of(places.get("templates"))),

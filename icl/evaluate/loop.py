@@ -64,11 +64,15 @@ def run_cells(
     try:
         _run(_Running(prepared, store, max_cost), retry_failed, schedule)
     except CostLimitError as error:
-        raise Stopped(f"the cost limit is reached: {error}") from None
+        raise Stopped(f"the cost limit is reached: {error}", over_cost=True) from None
 
 
 class Stopped(IclError):
-    """A run ended before it was finished. What was done is kept, and the same command goes on from there."""
+    """A run ended before it was finished. What was done is kept, and the same command goes on from there, over_cost: with a higher limit."""
+
+    def __init__(self, why: str, *, over_cost: bool = False) -> None:
+        super().__init__(why)
+        self.over_cost = over_cost
 
 
 def _run(running: _Running, retry_failed: bool, schedule: Schedule | None) -> None:

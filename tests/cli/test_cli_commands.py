@@ -64,6 +64,18 @@ def test_an_interrupted_run_is_130_and_says_how_to_go_on(icl_cli, suite, monkeyp
     assert icl_cli("run", "food.yaml", "--out", "r").code == 0
 
 
+def test_an_interruption_before_the_first_prediction_says_how_to_begin_again(icl_cli, suite, monkeypatch, tmp_path):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("icl.suite.prepare", interrupt)
+    words = ["run", "food.yaml", "--out", "r", "--max-cost", "1.5", "--no-cache"]
+    answer = icl_cli(*words)
+    assert answer.code == 130
+    assert f"before the first prediction; begin again with: icl {' '.join(words)}" in answer.err
+    assert not (tmp_path / "r").exists()
+
+
 def test_plan_computes_nothing(icl_cli, suite, tmp_path):
     answer = icl_cli("run", "food.yaml", "--plan")
     assert answer.code == 0, answer.err

@@ -60,7 +60,7 @@ def test_a_cost_limit_stops_cleanly(icl_cli, suite, rules, tmp_path):
     limited = icl_cli("run", suite, "--out", tmp_path / "out", "--max-cost", "0.003")
     assert limited.code == 1
     assert "stopped: the cost limit is reached" in limited.out
-    assert f"go on with: icl run {suite} --out {tmp_path / 'out'}" in limited.out
+    assert f"go on with: icl run {suite} --out {tmp_path / 'out'} --max-cost 0.006" in limited.out  # the same one would stop again
     assert "Traceback" not in limited.err
     before = n_items(rules)
     done = icl_cli("run", suite, "--out", tmp_path / "out")

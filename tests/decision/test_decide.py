@@ -322,6 +322,7 @@ def test_the_command(file, places, tmp_path, capsys):
     said = capsys.readouterr()
     assert said.out.startswith("plan: majority, embedding_head, zero_shot")
     assert "label budgets 16, 64, 1 draw of the labels" in said.out
+    assert "plan:" not in said.err  # once is enough
     assert not (tmp_path / "run").exists()
     assert main([*words, "--ship", str(tmp_path / "shipped")]) == 0
     said = capsys.readouterr()
