@@ -117,6 +117,8 @@ def finetune(
     tell_training(predictor.training, len(task.train) + len(judges), out)
     if n := predictor.training["n_unfit"]:
         tell(f"{n} rows do not fit the token budget and were left out")
+    if n := predictor.training["n_cut"]:
+        tell(f"{n} answers are longer than the model reads and were cut there")
     say_next(out)
 
 

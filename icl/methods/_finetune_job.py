@@ -69,6 +69,7 @@ class Job:
             "seconds": round(time.monotonic() - started, 3),
             "n_rows": n_rows,
             "n_unfit": sum(each is None for each in self.taught),
+            "n_cut": sum(each.cut for each in self.taught if each is not None),
             "validation": {"n_rows": len(self.method.evaluated or validation), "folds": len(tried)},
         }
         return FinetunedPredictor(predictor, handle, operations_of(trainable.model), base, about, self.method.name)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def taught_rows(
     predictor: FewShotPredictor, rows: Sequence[Example], right: Sequence[Any], base: TorchModel | Seq2SeqModel
 ) -> list[Taught | None]:
-    """Per row its prompt without demonstrations and the answers behind it; None where no prompt can hold it.
+    """Per row its prompt without demonstrations and the answers behind it; None where no prompt can hold it, or a decoder one of its labels
+    or choices. An answer in words that is longer than the model reads is cut there, and marked.
 
     right: per row its label, choice or answer, or the probabilities of all labels.
     """
@@ -33,12 +34,18 @@ def taught_rows(
         texts = [[_ended(predictor, query, prompt, str(target), base)] for query, prompt, target in whole]
         splits = _splits(predictor, [prompt for _, prompt, _ in whole], texts)
         ends = [_end(base, prompt) for _, prompt, _ in whole]
-        found = [Taught(_cut(split, end, base), Answers(((0,),), 0, (1.0,))) for split, end in zip(splits, ends, strict=True)]
+        rooms = [_room(split, base) for split in splits]
+        found: list[Taught | None] = [
+            Taught(_cut(split, end, room), Answers(((0,),), 0, (1.0,)), cut=len(split.continuations[0]) + len(end) > room)
+            for split, end, room in zip(splits, ends, rooms, strict=True)
+        ]
     else:
         candidates = [predictor._candidates(query, prompt) for query, prompt, _ in whole]
         splits = _splits(predictor, [prompt for _, prompt, _ in whole], [c.continuations for c in candidates])
         found = [
             Taught(split, Answers(tuple(at for _, at in c.groups), _place(c.answers, target), _divisors(predictor, split, c.continuations)))
+            if not is_seq2seq(base) or max(map(len, split.continuations)) <= _room(split, base)  # a causal model's prompts were made to fit
+            else None
             for split, c, (_, _, target) in zip(splits, candidates, whole, strict=True)
         ]
     each = iter(found)
@@ -50,7 +57,7 @@ def _splits(predictor: FewShotPredictor, prompts: Sequence[Prompt], texts: Seque
     from ..model.encoding import encoded_splits
 
     lm: Any = predictor.lm
-    return lm.splits(prompts, texts) if is_seq2seq(lm) else encoded_splits(lm.codec, prompts, texts)
+    return lm.splits(prompts, texts, whole=False) if is_seq2seq(lm) else encoded_splits(lm.codec, prompts, texts)
 
 
 def is_seq2seq(lm: Any) -> TypeGuard[Seq2SeqModel]:
@@ -126,7 +133,12 @@ def _end(base: TorchModel | Seq2SeqModel, prompt: Prompt) -> tuple[int, ...]:
     return (eos,) if eos in ends else tuple(sorted(ends)[:1])
 
 
-def _cut(split: Split, end: tuple[int, ...], base: TorchModel | Seq2SeqModel) -> Split:
-    """With the end of the answer, and no longer than the window."""
-    room = base.decoder_window - len(base.first) + 1 if is_seq2seq(base) else base.window - len(split.prefix)
-    return replace(split, continuations=tuple((*ids, *end)[: max(1, room)] for ids in split.continuations))
+def _room(split: Split, base: TorchModel | Seq2SeqModel) -> int:
+    """Most tokens of an answer that the model reads: the last one is told by those before it."""
+    room: int = base.decoder_window - len(base.first) + 1 if is_seq2seq(base) else base.window - len(split.prefix)
+    return max(1, room)
+
+
+def _cut(split: Split, end: tuple[int, ...], room: int) -> Split:
+    """With the end of the answer, and no longer than there is room."""
+    return replace(split, continuations=tuple((*ids, *end)[:room] for ids in split.continuations))

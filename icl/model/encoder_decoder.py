@@ -154,9 +154,10 @@ class Seq2SeqModel:
         prompts, asked = self._tokens(contexts, continuations)
         return TokenCounts(self._n_computed(self._jobs(prompts, asked)), self._n_naive(prompts, asked))
 
-    def splits(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> list[Split]:
-        """What the encoder reads of each context, and what of its continuations is scored. Raises InputError as `score`."""
-        prompts, asked = self._tokens(contexts, continuations)
+    def splits(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]], *, whole: bool = True) -> list[Split]:
+        """What the encoder reads of each context, and what of its continuations is scored. Raises InputError as `score`; with `whole=False`
+        not for continuations that are longer than the decoder's window, which training cuts or leaves out."""
+        prompts, asked = self._tokens(contexts, continuations, whole)
         return [Split(prompt, tuple(found), False, "context") for prompt, found in zip(prompts, asked, strict=True)]
 
     def _jobs(self, prompts: Sequence[Ids], asked: Sequence[Sequence[Ids]]) -> list[Job]:
@@ -176,7 +177,9 @@ class Seq2SeqModel:
             return sum(len(job.prompt) + first + len(ids) - 1 for job in jobs for ids in job.continuations if ids)
         return sum(len(job.prompt) + first + sum(len(row.tokens) for row in job.rows) for job in jobs)
 
-    def _tokens(self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]]) -> tuple[list[Ids], list[list[Ids]]]:
+    def _tokens(
+        self, contexts: Sequence[Context], continuations: Sequence[Sequence[str]], whole: bool = True
+    ) -> tuple[list[Ids], list[list[Ids]]]:
         if len(contexts) != len(continuations):
             raise InputError(
                 Problem(
@@ -191,7 +194,8 @@ class Seq2SeqModel:
         ids = {text: tuple(found) or (() if end is None else (end,)) for text, found in zip(texts, encoded, strict=True)}
         asked = [[ids[text] for text in found] for found in continuations]
         room = self.decoder_window - len(self.first)
-        self._fits([max(map(len, found), default=0) - 1 for found in asked], room, "its longest continuation", "Use shorter texts.")
+        if whole:
+            self._fits([max(map(len, found), default=0) - 1 for found in asked], room, "its longest continuation", "Use shorter texts.")
         return prompts, asked
 
     def _prompts(self, contexts: Sequence[Context]) -> list[Ids]:

@@ -27,6 +27,8 @@ class Taught:
 
     split: Split
     answers: Answers
+    cut: bool = False
+    """Whether the answer goes on behind what the model reads."""
 
     @property
     def n_tokens(self) -> int:

@@ -50,6 +50,14 @@ def test_a_rationale_is_taught_before_its_answer(tmp_path, base, format, written
     assert predictor.prompted.read("2 + 2", "2 and 2 is 5\nSo: 4").answer == "4"
 
 
+def test_an_answer_behind_the_window_is_cut_and_counted(base):
+    lm = load_model(base, device="cpu")
+    rows = [example({"question": "2 + 2"}, "4 " * lm.window), example({"question": "1 + 1"}, "2")]
+    settings = {"kind": "lora", "epochs": 1, "format": "plain", "max_new_tokens": 4}
+    predictor = plugins.build("method", {"finetune": settings}, MethodContext("answer", ("question",), seed=1, lm=lm)).fit(rows)
+    assert [predictor.training[key] for key in ("n_rows", "n_unfit", "n_cut")] == [2, 0, 1]
+
+
 def test_what_is_shipped_writes_the_same_in_a_fresh_process(tmp_path, base):
     """Greedy answers and texts of a trained model, from a suite over the shipped folder to another process."""
     rows = [{"question": e.fields["question"], "answer": e.target} for e in POOLS["answer"]()]

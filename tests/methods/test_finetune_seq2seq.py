@@ -92,6 +92,21 @@ def plain(lm, prompt, answer):
     return chosen.mean().item()
 
 
+def test_what_is_longer_than_the_decoder_reads_is_cut_or_left_out_and_counted(lms):
+    """As for a causal model: an answer in words is cut, a row with such a choice left out; the training goes on."""
+    lm, long = lms["bart"], "the cup " * 200
+    predictor = fit(lm, [*rows(6), example({"text": "words of it"}, long)], epochs=1)
+    assert [predictor.training[key] for key in ("n_rows", "n_unfit", "n_cut")] == [7, 0, 1]
+    (taught,) = taught_rows(predictor.prompted, [example({"text": "words of it"}, long)], [long], lm)
+    assert len(lm.first) + len(taught.split.continuations[0]) - 1 == lm.decoder_window
+    with pytest.raises(InputError, match="its longest continuation takes"):
+        lm.splits(["words"], [[long]])
+    choices = ("oil shares", "the cup")
+    pool = [example({"text": f"cup {i}"}, choices[1], choices) for i in range(4)]
+    chosen = fit(lm, [*pool, example({"text": "cup"}, choices[1], (long, choices[1]))], "choose", epochs=1)
+    assert [chosen.training[key] for key in ("n_rows", "n_unfit", "n_cut")] == [4, 1, 0]
+
+
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_saved_loaded_and_shipped_it_answers_the_same(lms, tmp_path, kind):
     predictor = fit(lms["t5"], rows(24), kind=kind, epochs=2)
