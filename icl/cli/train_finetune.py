@@ -41,7 +41,9 @@ class Training:
     base: Annotated[str, typer.Option(metavar="NAME", help="The language model it starts from: smollm2, a folder, or a hub id.")] = (
         "smollm2"
     )
-    kind: Annotated[str, typer.Option(metavar="K", help="What is trained: full, lora, ia3, bitfit, prompt, prefix or freeze.")] = "lora"
+    kind: Annotated[
+        str, typer.Option(metavar="K", help="What is trained: full, lora, ia3, bitfit, added_attention, prompt, prefix or freeze.")
+    ] = "lora"
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Times that every row is seen. [default: 200 steps' worth, 3 to 20]")
     ] = None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FIT = "fit"
 """The training whose model is kept, beside those of the folds."""
-RATES = {"full": 5e-5, "freeze": 1e-4, "lora": 5e-4, "ia3": 1e-2, "bitfit": 2e-3, "prompt": 1e-2, "prefix": 1e-2}
+RATES = {"full": 5e-5, "freeze": 1e-4, "lora": 5e-4, "ia3": 1e-2, "bitfit": 2e-3, "added_attention": 1e-2, "prompt": 1e-2, "prefix": 1e-2}
 """Learning rates where nobody names one: the fewer weights a kind trains, the larger its steps."""
 
 
@@ -115,7 +115,7 @@ class Job:
         }
         if s.kind == "lora":
             space |= {"rank": one_of(s.rank, max(1, s.rank // 4), 2 * s.rank), "dropout": one_of(s.dropout, 0.0, 0.1)}
-        if s.kind in ("prompt", "prefix"):
+        if s.kind in ("prompt", "prefix", "added_attention"):
             space["virtual_tokens"] = one_of(s.virtual_tokens, max(1, s.virtual_tokens // 2), 2 * s.virtual_tokens)
         return space
 

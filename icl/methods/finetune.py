@@ -38,10 +38,10 @@ Loss = Literal["labels", "language_model", "unlikelihood", "length_normalised"]
 
 
 class Settings(TrainingSettings):
-    kind: Literal["full", "lora", "ia3", "bitfit", "prompt", "prefix", "freeze"] = Field(
+    kind: Literal["full", "lora", "ia3", "bitfit", "added_attention", "prompt", "prefix", "freeze"] = Field(
         "lora",
-        description="What is trained: all weights, adapters (lora, ia3), biases, virtual tokens in front of prompts (their embeddings, or "
-        "keys and values in every layer), or the layers above frozen ones.",
+        description="What is trained: all weights, adapters (lora, ia3), biases, attention to learned vectors in every layer, virtual tokens "
+        "in front of prompts (their embeddings, or keys and values in every layer), or the layers above frozen ones.",
     )
     base: str | None = Field(
         None, min_length=1, description="The model that is trained: smollm2, a folder, a hub id; default: the suite's."
@@ -53,7 +53,7 @@ class Settings(TrainingSettings):
     target_modules: list[str] = Field(
         default_factory=list, description="Layers LoRA stands beside, such as q_proj; default: all linear ones."
     )
-    virtual_tokens: int = Field(20, ge=1, description="How many, for prompt and prefix.")
+    virtual_tokens: int = Field(20, ge=1, description="How many, for prompt and prefix; vectors per layer, for added_attention.")
     freeze: int | None = Field(None, ge=0, description="Lowest layers that are not trained, for freeze; default: two thirds of them.")
     quantization: Literal["4bit", "8bit"] | None = Field(
         None, description="The base in 4 or 8 bits under lora or ia3; on CUDA, with bitsandbytes."

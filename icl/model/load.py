@@ -311,7 +311,9 @@ def _adapted(model: Any, folder: Path) -> Any:
     try:
         with quiet_transformers():
             adapted = PeftModel.from_pretrained(model, str(folder))
-            return adapted.merge_and_unload() if getattr(model, "quantization_method", None) is None else adapted.get_base_model()
+            # Attention that is added (AdaptionPrompt) is no part of any weight, and those of few bits lose what is merged.
+            merges = getattr(model, "quantization_method", None) is None and hasattr(adapted, "merge_and_unload")
+            return adapted.merge_and_unload() if merges else adapted.get_base_model()
     except Exception as error:  # as for models above
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InputError(

@@ -1,4 +1,4 @@
-"""What of a causal language model is trained: everything, its upper layers, its biases, adapters, or virtual tokens in front of prompts.
+"""What of a causal language model is trained: everything, its upper layers, its biases, adapters, added attention, or virtual tokens.
 
 The model that is handed in stays as it is. What is trained is a copy of it that shares the memory of all weights that stay frozen, so an
 adapter costs its own size and no more.
@@ -22,10 +22,15 @@ from .checkpoint import put_weights, trained_weights
 from .layers import freeze_lower, layers_of
 from .soft import soften
 
-Kind: TypeAlias = Literal["full", "lora", "ia3", "bitfit", "prompt", "prefix", "freeze"]
+Kind: TypeAlias = Literal["full", "lora", "ia3", "bitfit", "added_attention", "prompt", "prefix", "freeze"]
 MODEL, ADAPTER, WEIGHTS = "model", "adapter", "weights.safetensors"
 """Where `full`, PEFT's adapters, and all other kinds keep what was trained."""
-_ADAPTERS = ("lora", "ia3")
+_BESIDE = ("lora", "ia3")
+"""PEFT's adapters of linear layers: they are kept in fp32, also beside weights of other dtypes and quantised ones."""
+_ADAPTERS = (*_BESIDE, "added_attention")
+"""What PEFT makes and saves."""
+ATTENDED = ("llama", "mistral", "gpt2")
+"""`model_type`s whose attention PEFT knows how to add to (its `TRANSFORMERS_MODEL_CONFIG`)."""
 TWO_SIDED = ("lora", "full")
 """What an encoder-decoder model can be trained by: the other kinds look for one stack of layers, or for the names of a decoder's."""
 _KEYS_VALUES = (("k_proj", "v_proj"), ("query_key_value",), ("qkv_proj",), ("c_attn",), ("Wqkv",))
@@ -44,6 +49,7 @@ class Form:
     targets: tuple[str, ...] = ()
     """Names of the layers that LoRA stands beside; none: all linear ones but the output."""
     n_virtual: int = 20
+    """`prompt`, `prefix`: in front of every prompt; `added_attention`: in each layer."""
     n_frozen: int | None = None
     """`freeze`: layers, from below, that are not trained; None: two thirds of them."""
 
@@ -109,7 +115,8 @@ def make_trainable(base: Any, form: Form, begin: Sequence[int] = (0,), *, checkp
     if form.kind in _ADAPTERS:
         outer = _adapted(model, form)
         model = outer.get_base_model()
-        dtypes = {}  # PEFT keeps adapters in fp32 and casts what goes in and out
+        if form.kind in _BESIDE:
+            dtypes = {}  # PEFT keeps them in fp32 and casts what goes in and out
     elif form.kind == "freeze":
         freeze_lower(model, _n_frozen(model, form))
     elif form.kind == "bitfit":
@@ -118,7 +125,7 @@ def make_trainable(base: Any, form: Form, begin: Sequence[int] = (0,), *, checkp
         virtual = soften(model, form.n_virtual, begin, keys_and_values=form.kind == "prefix")
         _only(model, {name for name, _ in model.named_parameters() if name.endswith(".soft")})
     for parameter in model.parameters():
-        if form.kind not in _ADAPTERS and parameter.is_floating_point():
+        if form.kind not in _BESIDE and parameter.is_floating_point():
             # Small steps are lost in 16 bits; frozen weights then have to match. The base's memory is shared where nothing changes.
             parameter.data = parameter.data.float().clone() if parameter.requires_grad else parameter.data.float()
     if checkpointing:
@@ -149,7 +156,7 @@ def load_trained(base: Any, form: Form, folder: Path) -> Trainable:
 def refuse(base: Any, form: Form) -> None:
     """Raises InputError for a model that the kind cannot be had with, before it is copied."""
     problems = []
-    if getattr(base, "quantization_method", None) is not None and form.kind not in _ADAPTERS:
+    if getattr(base, "quantization_method", None) is not None and form.kind not in _BESIDE:
         problems.append(
             Problem(f"quantised weights cannot be trained, and kind '{form.kind}' trains them", "Use lora or ia3.", field="kind")
         )
@@ -158,8 +165,20 @@ def refuse(base: Any, form: Form) -> None:
         problems.append(Problem(f"kind '{form.kind}' is not for an encoder-decoder model", fix, field="kind"))
     elif form.kind in ("freeze", "bitfit", "prefix") and not layers_of(base):
         problems.append(Problem("the model has no stack of layers that is known here", "Use full or lora.", field="kind"))
+    elif form.kind == "added_attention" and (reason := _closed(base)):
+        problems.append(Problem(reason, "Use lora, prefix or bitfit.", field="kind"))
     if problems:
         raise InputError(problems)
+
+
+def _closed(base: Any) -> str | None:
+    """Why attention cannot be added to a model by PEFT, which takes the width of a head for that of the model by their number; None: it can."""
+    kind, width = base.config.model_type, getattr(base.config, "head_dim", None)
+    if kind not in ATTENDED:
+        return f"attention can be added to models of the types {', '.join(ATTENDED)}, and this one's is {kind}"
+    if width and width * base.config.num_attention_heads != base.config.hidden_size:
+        return "attention can be added where all heads together are as wide as the model, and here they are not"
+    return None
 
 
 def _copy(base: Any) -> Any:
@@ -197,37 +216,57 @@ def _add_biases(model: Any) -> set[str]:
 
 
 def _adapted(model: Any, form: Form) -> Any:
-    from peft import IA3Config, LoraConfig, get_peft_model
+    from peft import get_peft_model
+
+    config = {"lora": _lora, "ia3": _ia3, "added_attention": _added_attention}[form.kind](model, form)
+    with quiet_transformers():
+        return get_peft_model(model, config)
+
+
+def _lora(model: Any, form: Form) -> Any:
+    from peft import LoraConfig
 
     linear = _linear_names(model)
     if unknown := sorted(set(form.targets) - set(linear)):
         raise InputError(
             Problem(f"the model has no linear layers named '{unknown[0]}'", f"It has: {', '.join(linear)}.", field="target_modules")
         )
-    transposed = any(type(module).__name__ == "Conv1D" for module in model.modules())
-    if form.kind == "lora":
-        config: Any = LoraConfig(
-            r=form.rank,
-            lora_alpha=form.alpha,
-            lora_dropout=form.dropout,
-            target_modules=list(form.targets) or "all-linear",
-            fan_in_fan_out=transposed,
-            task_type="SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM",
-        )
-    else:
-        keys_values = next((names for names in _KEYS_VALUES if set(names) <= set(linear)), ())
-        feedforward = next((name for name in _FEEDFORWARD if name in linear), None)
-        if not keys_values:
-            raise InputError(
-                Problem("the model has no projections of keys and values that are known here", "Use kind: lora.", field="kind")
-            )
-        inner = {"c_proj": "mlp.c_proj"}.get(str(feedforward), feedforward)  # GPT-2 has one in its attention too
-        both = [*keys_values, *([inner] if inner else [])]
-        config = IA3Config(
-            target_modules=both, feedforward_modules=both[len(keys_values) :], fan_in_fan_out=transposed, task_type="CAUSAL_LM"
-        )
-    with quiet_transformers():
-        return get_peft_model(model, config)
+    return LoraConfig(
+        r=form.rank,
+        lora_alpha=form.alpha,
+        lora_dropout=form.dropout,
+        target_modules=list(form.targets) or "all-linear",
+        fan_in_fan_out=_transposed(model),
+        task_type="SEQ_2_SEQ_LM" if getattr(model.config, "is_encoder_decoder", False) else "CAUSAL_LM",
+    )
+
+
+def _ia3(model: Any, form: Form) -> Any:
+    from peft import IA3Config
+
+    linear = _linear_names(model)
+    keys_values = next((names for names in _KEYS_VALUES if set(names) <= set(linear)), ())
+    feedforward = next((name for name in _FEEDFORWARD if name in linear), None)
+    if not keys_values:
+        raise InputError(Problem("the model has no projections of keys and values that are known here", "Use kind: lora.", field="kind"))
+    inner = {"c_proj": "mlp.c_proj"}.get(str(feedforward), feedforward)  # GPT-2 has one in its attention too
+    both = [*keys_values, *([inner] if inner else [])]
+    return IA3Config(
+        target_modules=both, feedforward_modules=both[len(keys_values) :], fan_in_fan_out=_transposed(model), task_type="CAUSAL_LM"
+    )
+
+
+def _added_attention(model: Any, form: Form) -> Any:
+    """In every layer learned vectors that each token attends to beside the text, by a softmax of their own, times a gate that begins at zero
+    (LLaMA-Adapter, Zhang et al. 2023, https://arxiv.org/abs/2303.16199). What a token gets of them depends on that token alone, so keys
+    and values of a prefix are kept and shared as without them."""
+    from peft import AdaptionPromptConfig
+
+    return AdaptionPromptConfig(adapter_len=form.n_virtual, adapter_layers=len(layers_of(model)), task_type="CAUSAL_LM")
+
+
+def _transposed(model: Any) -> bool:
+    return any(type(module).__name__ == "Conv1D" for module in model.modules())
 
 
 def _linear_names(model: Any) -> list[str]:

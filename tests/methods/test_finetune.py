@@ -62,9 +62,10 @@ def shares_of(predictor, queries):
 @pytest.mark.parametrize("settings", [
     {},
     {"kind": "lora", "rank": 8},
+    {"kind": "added_attention", "virtual_tokens": 8, "epochs": 20, "learning_rate": 0.1},
     {"loss": ["language_model", "unlikelihood", "length_normalised"], "readout": "per_token"},
     {"format": "chat", "label_smoothing": 0.1, "focal": 1.0, "class_weights": "balanced"},
-], ids=["full", "lora", "t-few", "chat"])  # fmt: skip
+], ids=["full", "lora", "added_attention", "t-few", "chat"])  # fmt: skip
 def test_it_learns_and_its_base_stays_as_it_is(lm, settings):
     queries = rows(24, seed=1)
     words = {name: t.clone() for name, t in lm.model.state_dict().items()}
@@ -89,7 +90,7 @@ def test_untrained_it_is_the_prompt_without_demonstrations(lm):
         assert one.n_tokens == other.n_tokens
 
 
-@pytest.mark.parametrize("kind", ["lora", "full", "prefix"])
+@pytest.mark.parametrize("kind", ["lora", "full", "prefix", "added_attention"])
 def test_saved_and_loaded(tmp_path, lm, base, kind):
     predictor = fit(lm, rows(12), kind=kind, epochs=1)
     queries = rows(5, seed=1)
@@ -105,7 +106,7 @@ def test_saved_and_loaded(tmp_path, lm, base, kind):
     assert shares_of(saved, queries) == expected
     if kind != "full":  # the base that is loaded already is not loaded again
         assert {p.data_ptr() for p in saved.lm.model.parameters()} & {p.data_ptr() for p in lm.model.parameters()}
-    if kind == "lora":  # PEFT's own format
+    if kind in ("lora", "added_attention"):  # PEFT's own format
         other = load_model(base, adapter=tmp_path / "saved" / "adapter", device="cpu")
         assert shares_of(FewShot(other, shots=0).fit([], tuple(WORDS)), queries) == [pytest.approx(each, abs=1e-5) for each in expected]
     again = icl.load(tmp_path / "saved")

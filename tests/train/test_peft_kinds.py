@@ -1,5 +1,7 @@
 """What is trained of a causal model, in a copy that shares the rest: on tiny random models of several architectures."""
 
+import copy
+
 import pytest
 import tiny
 import torch
@@ -11,7 +13,7 @@ from icl.train.causal import Taught, packed, token_values
 from icl.train.peft_kinds import Form, load_trained, make_trainable
 from icl.train.token_losses import Answers
 
-KINDS = ("full", "lora", "ia3", "bitfit", "prompt", "prefix", "freeze")
+KINDS = ("full", "lora", "ia3", "bitfit", "added_attention", "prompt", "prefix", "freeze")
 IDS = torch.tensor([[5, 17, 99, 203, 44, 12]])
 
 
@@ -35,8 +37,13 @@ def ids_for(trainable):
 def test_the_base_stays_as_it_is_and_shares_what_is_frozen(name, kind):
     base = tiny.model(name)
     before, flags, logits = state_of(base), [p.requires_grad for p in base.parameters()], base(IDS).logits
-    if (name, kind) == ("gpt2", "prefix"):
-        with pytest.raises(InputError, match="no projections of keys and of values that stand apart"):
+    lacks = {
+        ("gpt2", "prefix"): "no projections of keys and of values that stand apart",
+        ("opt", "added_attention"): "the types llama, mistral, gpt2, and this one's is opt",
+        ("qwen3", "added_attention"): "this one's is qwen3",
+    }
+    if (name, kind) in lacks:
+        with pytest.raises(InputError, match=lacks[name, kind]):
             make_trainable(base, Form(kind))
         return
     trainable = make_trainable(base, Form(kind, n_virtual=4), [7, 8, 9])
@@ -109,6 +116,68 @@ def test_the_engine_scores_virtual_tokens_as_the_model_alone(kind):
             assert found[i, n] == pytest.approx(sum(float(log_p[len(prefix) + k - 1, t]) for k, t in enumerate(ids)), abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["llama", "mistral", "gpt2"])
+def test_added_attention_is_the_same_behind_kept_prefixes(name):
+    """What a token gets of it depends on that token alone: scores on prefixes that are shared and kept, and in padded rows, are those of the
+    model on each text by itself, and so is what it writes."""
+    from transformers import GenerationConfig
+
+    trainable = make_trainable(tiny.model(name), Form("added_attention", n_virtual=4))
+    moved(trainable)
+    trainable.settle()
+    lm = TorchModel(trainable.model, tiny.tokenizer(), name="tiny")
+    assert lm.examined.deviation < 1e-4
+    trunk, answers = tuple(range(20, 220)), ((203,), (44, 12), (44, 13, 5))
+    prefixes = [(*trunk, 5, 17, 99), (*trunk, 5, 60), (*trunk, 7)]
+    items = [Item(i, prefix, answers) for i, prefix in enumerate(prefixes)]
+    lm.scoring.sums(items)
+    found = lm.scoring.sums(items)
+    assert (lm.examined.path, lm.totals.cached > 100) == ("tree", True)  # behind the keys and values of the first time
+    for i, prefix in enumerate(prefixes):
+        for n, ids in enumerate(answers):
+            with torch.no_grad():
+                log_p = trainable.model(torch.tensor([[*prefix, *ids]]), use_cache=False).logits[0].log_softmax(-1)
+            assert found[i, n] == pytest.approx(sum(float(log_p[len(prefix) + k - 1, t]) for k, t in enumerate(ids)), abs=1e-4)
+    written = [
+        trainable.model.generate(
+            IDS, generation_config=GenerationConfig(max_new_tokens=12, do_sample=False, use_cache=kept, pad_token_id=1)
+        )
+        for kept in (True, False)
+    ]
+    assert torch.equal(*written)
+
+
+def test_added_attention_is_put_on_a_base_as_peft_reads_it(tmp_path):
+    """As an adapter that is merged into nothing."""
+    from icl.model import load_model
+
+    folder = tiny.save(tmp_path / "base")
+    trainable = make_trainable(load_model(str(folder), device="cpu").model, Form("added_attention", n_virtual=4))
+    moved(trainable)
+    trainable.settle()
+    trainable.save(tmp_path)
+    with torch.no_grad():
+        loaded = load_model(str(folder), adapter=tmp_path / "adapter", device="cpu").model(IDS).logits
+        assert torch.equal(loaded, trainable.model(IDS).logits)
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated")  # the new name came with a later 5.x
+def test_activations_computed_again_give_the_same_gradients():
+    base, form = tiny.model("llama"), Form("added_attention", n_virtual=4)
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        trainable = make_trainable(base, form, checkpointing=checkpointing)
+        moved(trainable)
+        trainable.outer.train()
+        trainable.outer(input_ids=IDS).logits.logsumexp(-1).sum().backward()
+        gradients.append({name: p.grad for name, p in trainable.outer.named_parameters() if p.requires_grad})
+    assert len(gradients[0]) == 2 * 2  # prompts and gate of both layers
+    for name, gradient in gradients[0].items():
+        assert gradient.abs().sum() > 0
+        torch.testing.assert_close(gradients[1][name], gradient)
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "gemma2", "mamba"])
 def test_what_is_trained_is_what_the_engine_scores(name):
     """Several answers behind a prompt, one of them the beginning of another: by a mask, by padded rows, and by the engine."""
@@ -132,6 +201,10 @@ def test_what_a_model_lacks_is_said():
         make_trainable(tiny.model("llama"), Form("freeze", n_frozen=3))
     with pytest.raises(InputError, match="no projections of keys and values"):
         make_trainable(tiny.model("mamba"), Form("ia3"))
+    wide = copy.deepcopy(tiny.model("llama"))
+    wide.config.head_dim = 16
+    with pytest.raises(InputError, match="as wide as the model"):
+        make_trainable(wide, Form("added_attention"))
 
 
 def test_biases_are_added_where_there_are_none():
@@ -146,8 +219,6 @@ def test_biases_are_added_where_there_are_none():
 
 def test_in_16_bits_steps_are_taken_in_32():
     base = tiny.model("llama")
-    import copy
-
     coarse = copy.deepcopy(base).to(torch.bfloat16)
     for kind in KINDS:
         trainable = make_trainable(coarse, Form(kind, n_virtual=2), [7])
