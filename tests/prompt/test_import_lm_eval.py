@@ -246,6 +246,9 @@ WRITTEN = {
         },
         {"q": "Say 12", "n": 12}, ["12"], [("3\n12", "12", 1.0), ("12\n3", "3", 0.0)],
     ),
+    "number-asked": ({"doc_to_text": "n", "doc_to_target": 7}, {"n": 12}, ["7"], [(" 7", "7", 1.0), (" 12", "12", 0.0)]),
+    "number-stated": ({"doc_to_text": 12, "doc_to_target": "7"}, {"n": 1}, ["7"], [(" 7", "7", 1.0)]),
+    "number-shown": ({"doc_to_text": "{{ 12 }}", "doc_to_target": "{{ n }}"}, {"n": 7}, ["7"], [(" 7", "7", 1.0)]),
 }  # fmt: skip
 
 
@@ -263,7 +266,7 @@ def test_written_answers_are_read_and_judged_as_in_the_harness(name, tmp_path):
     template = icl.Template.load(tmp_path / "ours" / "templates" / f"{name}.jinja")
     predictor = icl.FewShot(None, template=template, shots=0, format="plain", retriever="random").fit([], inputs=data.task.inputs)
     text = str(config["doc_to_text"])
-    assert predictor.prompt(item).text == (row[text] if text in row else jinja2.Template(text).render(**row))
+    assert predictor.prompt(item).text == (str(row[text]) if text in row else jinja2.Template(text).render(**row))
     (stated,) = yaml.safe_load((tmp_path / "ours" / f"{name}.yaml").read_text(encoding="utf-8"))["metrics"]
     metric = build("metric", stated, Context())
     for written, answer, value in cases:
@@ -284,6 +287,9 @@ def test_which_written_answers_are_not_taken(tmp_path):
         "last": ({"filter_list": [{"name": "a", "filter": [last]}]}, "its filters"),
         "two-groups": ({"filter_list": [{"name": "a", "filter": [{"function": "regex", "regex_pattern": "(a)|(b)"}]}]}, "its filters"),
         "vote": ({"filter_list": [{"name": "a", "filter": [{"function": "majority_vote"}]}]}, "its filters"),
+        "no-text": ({"doc_to_text": " "}, "its text is"),
+        "list-text": ({"doc_to_text": ["q"]}, "its text is"),
+        "no-answer": ({"doc_to_target": ""}, "its answer "),
         "own-metric": ({"metric_list": [{"metric": "bert"}]}, "none of its metrics"),
         "flags": ({"filter_list": [{"name": "a", "filter": [{"function": "regex", "regex_pattern": "(?i)^the answer is (.*)"}]}]}, None),
     }

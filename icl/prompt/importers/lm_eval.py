@@ -101,7 +101,7 @@ def _taken(task: Mapping[str, Any], name: str, path: Path) -> Imported:
     notes: list[str] = []
     written = _written(task, notes) if output == "generate_until" else None
     derive = {**_choices(task), **_label(task)} if written is None else _reference(task)
-    example, fields = _text(task, derive)
+    example, fields = _text(task, derive) if written is None else _question(task, derive)
     instruction = None
     if description:
         if description.endswith(separator) and "{{" not in description:
@@ -246,6 +246,8 @@ def _reference(task: Mapping[str, Any]) -> dict[str, str]:
     found = task.get("doc_to_target")
     if isinstance(found, bool) or not isinstance(found, int | str):
         raise _NotTaken("its answer is neither a column, a number nor an expression")
+    if not str(found).strip():
+        raise _NotTaken("its answer is empty, so there is nothing to judge by")
     column = _COLUMN.fullmatch(found) if isinstance(found, str) else None
     gold = "{{ " + column[1] + " }}" if column else str(found)
     many = "icl_gold is sequence and icl_gold is not string and icl_gold is not mapping"
@@ -263,7 +265,21 @@ def _text(task: Mapping[str, Any], derive: dict[str, str]) -> tuple[str, list[st
         return literal(found), ["icl_row"]
     if re.fullmatch(r"\s*\{\{\s*\d+\s*\}\}\s*|\d+", found):
         raise _NotTaken("the choices stand before the question, which is what is scored")
-    derive["icl_text"] = "{{ " + column[1] + " }}" if (column := _COLUMN.fullmatch(found)) else found
+    return _derived(found, derive)
+
+
+def _question(task: Mapping[str, Any], derive: dict[str, str]) -> tuple[str, list[str]]:
+    """As `_text`, for answers that are written: a number is a text like any other, and without a text nothing asks for the answer."""
+    found = task.get("doc_to_text")
+    if isinstance(found, bool) or not isinstance(found, int | str):
+        raise _NotTaken("its text is neither a column, a number nor an expression")
+    if not str(found).strip():
+        raise _NotTaken("its text is empty, so nothing asks for the answer")
+    return _derived(str(found), derive)
+
+
+def _derived(text: str, derive: dict[str, str]) -> tuple[str, list[str]]:
+    derive["icl_text"] = "{{ " + column[1] + " }}" if (column := _COLUMN.fullmatch(text)) else text
     return "{{ icl_text }}", ["icl_text"]
 
 
