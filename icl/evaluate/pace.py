@@ -144,8 +144,12 @@ class Looks:
         wrong is 5 % over all looks and all pairs of methods."""
         sign = 1.0 if getattr(self.metric, "higher_is_better", True) else -1.0
         recall([self.metric], store)  # what an earlier session found out at a cost
-        values = {name: sign * self._values(store, cells) for name, cells in self._cells(store).items()}
+        cells, n_draws = self._cells(store), self.n_draws(store)
+        values = {name: sign * self._values(store, keys) for name, keys in cells.items()}
         keep([self.metric], store)
+        for name, keys in cells.items():
+            if Cell(*json.loads(keys[0])).seed is None:  # it learns nothing, so one run stands for all
+                values[name] = np.repeat(values[name], n_draws, axis=0)
         return settled(values, self.draws, self.margin)
 
     def n_draws(self, store: RunStore) -> int:
@@ -189,21 +193,25 @@ def worth_of_items(metric: Any, predictions: Sequence[Prediction], examples: Seq
 
 
 def settled(values: Mapping[Any, NDArray[np.float64]], draws: int, margin: float) -> bool:
-    """values: per method (n_runs, n_items), higher is better; one run stands for all. draws: that the plan has. At least two draws must be
-    there."""
-    n_runs = max((len(v) for v in values.values()), default=0)
-    if n_runs < 2:
+    """values: per method (n_runs, n_items), higher is better, in order of draws. draws: that the plan has. At least two must be there.
+
+    A method that missed later draws, for want of time, is compared on those it has, and with one alone nothing is settled.
+    """
+    n_runs = max(map(len, values.values()), default=0)
+    if min(map(len, values.values()), default=0) < 2:
         return False
     if len(values) < 2:
         return True
-    whole = {name: np.broadcast_to(v, (n_runs, v.shape[1])) for name, v in values.items() if len(v) in (1, n_runs)}
-    worst = min((float(np.nanmin(v)) for v in whole.values() if not np.isnan(v).all()), default=0.0)
-    best = max(whole, key=lambda name: float(np.where(np.isnan(whole[name]), worst, whole[name]).mean()))
-    level = LEVEL / max(1, len(list(combinations(whole, 2))))
-    shares = [(n + 1) / draws for n in range(n_runs)]
+    worst = min((float(np.nanmin(v)) for v in values.values() if not np.isnan(v).all()), default=0.0)
+    best = max(
+        (name for name, v in values.items() if len(v) == n_runs),
+        key=lambda name: float(np.where(np.isnan(values[name]), worst, values[name]).mean()),
+    )
+    level = LEVEL / len(list(combinations(values, 2)))
     return all(
-        look(whole[best] - other, shares, margin, adding="runs", level=level).verdict in ("ours", "theirs", "level")
-        for name, other in whole.items()
+        look(values[best][: len(other)] - other, [(n + 1) / draws for n in range(len(other))], margin, adding="runs", level=level).verdict
+        in ("ours", "theirs", "level")
+        for name, other in values.items()
         if name != best
     )
 

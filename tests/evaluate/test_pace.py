@@ -111,8 +111,17 @@ def test_settled_needs_all_pairs_with_the_best_and_two_draws():
     assert settled({"good": good, "bad": bad}, 5, 0.0)
     assert not settled({"good": good[:1], "bad": bad[:1]}, 5, 0.0)
     assert not settled({"good": good, "bad": bad, "close": close}, 5, 0.0)
-    assert settled({"good": good, "bad": bad, "zero": values(rng, 0.3, 1)}, 5, 0.0)  # one run stands for all
+    assert settled({"good": good, "bad": bad, "zero": np.repeat(values(rng, 0.3, 1), len(good), axis=0)}, 5, 0.0)
     assert settled({"only": good}, 5, 0.0)
+
+
+def test_a_method_that_missed_draws_is_judged_by_those_it_has():
+    rng = np.random.default_rng(0)
+    good, bad, close = values(rng, 0.9, 5), values(rng, 0.4, 5), values(rng, 0.88, 5)
+    assert settled({"good": good, "bad": bad}, 8, 0.0)
+    assert settled({"good": good, "bad": bad, "missed": bad[:4]}, 8, 0.0)
+    assert not settled({"good": good, "bad": bad, "missed": close[:4]}, 8, 0.0)
+    assert not settled({"good": good, "bad": bad, "missed": bad[:1]}, 8, 0.0)  # one draw of a method that learns says too little
 
 
 def test_equals_within_the_margin_are_settled():
