@@ -6,6 +6,7 @@ addresses of devices and wallets. With a spaCy pipeline that you have, it finds 
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,29 @@ _LEFT_OUT = frozenset({"DATE_TIME", "URL", "EMAIL_ADDRESS"})
 """A date or a link names no person; its recogniser of addresses asks the network for the list of domains, and the core finds them."""
 _SURE = 0.4
 """The least score that counts, of 1: that of a telephone number that its country's plan allows. Bare digits without a check have less."""
+_FIX = "Install it, for example by python -m spacy download en_core_web_sm, or name the folder of one; 'presidio' alone, without a name, needs none."
 
 
 def check_presidio(option: str) -> None:
-    """option: `presidio`, or `presidio:PIPELINE`. Raises MissingExtraError without the package. Nothing is imported."""
-    if is_presidio(option) and find_spec("presidio_analyzer") is None:
+    """option: `presidio`, or `presidio:PIPELINE`; others are none of its own.
+
+    Raises MissingExtraError without the package, InputError for a pipeline that is not there. Nothing is imported.
+    """
+    if not is_presidio(option):
+        return
+    if find_spec("presidio_analyzer") is None:
         raise MissingExtraError("presidio-analyzer", "personal", f"personal_data='{option}'")
+    name = option.partition(":")[2]
+    if name and not _installed(name) and not (Path(name) / "config.cfg").is_file():
+        raise InputError(Problem(f"the spaCy pipeline '{name}' is neither installed nor a folder of one", _FIX, field="personal_data"))
+
+
+def _installed(name: str) -> bool:
+    """Whether there is a package of that name, as spaCy itself looks for it."""
+    try:
+        return bool(distribution(name))
+    except (PackageNotFoundError, ValueError):
+        return False
 
 
 def is_presidio(option: str) -> bool:
@@ -76,8 +94,7 @@ def _with_pipeline(name: str) -> Any:
         pipeline = spacy.load(Path(name) if Path(name).is_dir() else name)
     except (OSError, ValueError) as error:
         message = f"the spaCy pipeline '{name}' cannot be loaded: {str(error).splitlines()[0]}"
-        fix = "Name an installed pipeline, such as en_core_web_sm, or the folder of one; 'presidio' alone needs none."
-        raise InputError(Problem(message, fix, field="personal_data")) from None
+        raise InputError(Problem(message, _FIX, field="personal_data")) from None
     engine = SpacyNlpEngine(models=[{"lang_code": pipeline.lang, "model_name": name}])
     engine.nlp = {pipeline.lang: pipeline}
     return engine

@@ -13,14 +13,13 @@ from typing import Any
 from ..errors import InputError, Problem, suggest
 from ..files import NAME, Yaml
 from ..methods import readout_problems, refuse_without_labels
-from ..plugins import available, find, lacks, needs_model, parse_spec, settings_of
+from ..plugins import available, find, lacks, parse_spec, settings_of
 from ..values import Kind, Spec
-from ..weights import CATALOGUE
+from .check_models import model_problems
 from .loading import LoadedSuite, MethodEntry, all_methods, answer_problems, apply_overrides, parse, problem_at, read_source
-from .schema import DEFAULT_METRICS, LOCAL_OPTIONS, REMOTE_OPTIONS, ModelEntry, TaskEntry
+from .schema import DEFAULT_METRICS, TaskEntry
 
 TABLES = (".csv", ".tsv")
-SECRETS = frozenset({"api_key", "apikey", "key", "authorization", "password", "secret", "access_token", "bearer"})
 
 
 def load_suite(
@@ -46,7 +45,7 @@ def load_suite(
     folders = template_folders(tuple(Path(p) for p in templates), beside=folder)
     label = str(source) if not isinstance(source, Mapping) else name
     loaded = LoadedSuite(suite, name, folder, methods, metrics, doc, label, checker.plugins, tuple(folders))
-    problems += [*checker.problems, *_models(loaded), *_tasks(loaded), *_references(loaded), *_thresholds(loaded)]
+    problems += [*checker.problems, *model_problems(loaded), *_tasks(loaded), *_references(loaded), *_thresholds(loaded)]
     if problems:
         raise InputError(sorted(dict.fromkeys(problems), key=lambda p: (p.file != doc.file, p.line or 0)))
     return loaded
@@ -304,74 +303,6 @@ def _template(loaded: LoadedSuite, task: TaskEntry, name: str, path: Sequence[st
                 yield loaded.problem(problem.message, problem.fix, *path)
             else:
                 yield problem
-
-
-def _models(loaded: LoadedSuite) -> Iterator[Problem]:
-    keys: list[str] = []
-    for n, entry in enumerate(loaded.suite.model_entries):
-        value = loaded.suite.models[n]
-        path = ("models", n) if isinstance(value, str) else ("models", n, "model")
-        if entry.key in keys:
-            yield loaded.problem(f"two models are called '{entry.key}'", "Give one of them a 'name'.", "models", n)
-        keys.append(entry.key)
-        name = entry.model
-        if entry.remote:
-            yield from _endpoint(loaded, entry, n, path)
-            continue
-        for option in entry.given(REMOTE_OPTIONS):
-            yield loaded.problem(f"'{option}' is for endpoints, and '{name}' is none", "Take it out.", "models", n, option)
-        if name not in CATALOGUE and not (loaded.folder / name).exists():
-            near = difflib.get_close_matches(name, CATALOGUE, n=1, cutoff=0.8)
-            if name.startswith((".", "/", "~")) or name.endswith(".gguf") or name.count("/") > 1:
-                fix = f"Looked for {loaded.folder / name}; paths are relative to the suite."
-                yield loaded.problem(f"there is no model folder or file '{name}'", fix, *path)
-            elif near:
-                yield loaded.problem(f"there is no model '{name}'", f"Did you mean '{near[0]}'? Or give a folder.", *path)
-    for where, encoder in _encoders(loaded):
-        if "://" in encoder:
-            yield from _address(loaded, encoder, where)
-    needs = [e.name for e in loaded.methods if needs_model(e.spec, loaded.plugins)]
-    if needs and not keys:
-        yield loaded.problem(f"'{needs[0]}' needs a language model and 'models' is empty", "Name one, such as smollm2.", "models")
-
-
-def _endpoint(loaded: LoadedSuite, entry: ModelEntry, n: int, path: Sequence[str | int]) -> Iterator[Problem]:
-    """A model behind an address: nothing is asked of it here."""
-    yield from _address(loaded, entry.model, path)
-    for option in entry.given(LOCAL_OPTIONS):
-        yield loaded.problem(f"'{option}' is for models on this machine, not for an endpoint", "Take it out.", "models", n, option)
-    from ..model.remote.options import remote_options
-
-    try:
-        remote_options(entry.options())
-    except InputError as error:
-        for problem in error.problems:
-            yield loaded.problem(problem.message, problem.fix, "models", n, *(problem.field or "").split("."))
-    for key in entry.extra_body or ():
-        if key.lower().replace("-", "_") in SECRETS:
-            fix = "Export it as an environment variable and name that: api_key_env: OPENAI_API_KEY."
-            yield loaded.problem(f"'{key}' looks like a secret, and a suite is copied into every run", fix, "models", n, "extra_body", key)
-
-
-def _address(loaded: LoadedSuite, address: str, path: Sequence[str | int]) -> Iterator[Problem]:
-    from ..endpoint.address import parse as parse_address
-
-    try:
-        found = parse_address(address)
-    except InputError as error:
-        yield from (loaded.problem(problem.message, problem.fix, *path) for problem in error.problems)
-        return
-    if not found.model:
-        yield loaded.problem("the address names no model", "Write https://host/v1#model-name.", *path)
-
-
-def _encoders(loaded: LoadedSuite) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """(place, name) of the suite's encoder, and of those that methods name instead."""
-    yield ("encoder",), loaded.suite.encoder
-    for entry in loaded.methods:
-        own = entry.spec.settings.get("encoder")
-        if isinstance(own, str):
-            yield ("methods", entry.position, entry.spec.name, "encoder"), own
 
 
 def _references(loaded: LoadedSuite) -> Iterator[Problem]:

@@ -53,8 +53,16 @@ def test_a_pipeline_finds_names_and_one_person_has_one_stand_in(pipeline):
     shown = hidden.hide("Ann Lee wrote from a@b.example. Is Ann Lee in?")
     assert shown == "[PERSON_1] wrote from [EMAIL_1]. Is [PERSON_1] in?"
     assert hidden.put_back(shown) == "Ann Lee wrote from a@b.example. Is Ann Lee in?"
-    with pytest.raises(InputError, match="spaCy pipeline 'no_such_pipeline' cannot be loaded"):
-        presidio.recogniser_of("presidio:no_such_pipeline")
+
+
+def test_a_pipeline_that_is_not_there_is_found_before_anything_is_asked(pipeline, tmp_path):
+    presidio.check_presidio(f"presidio:{pipeline}")
+    for name in ("no_such_pipeline", tmp_path):
+        with pytest.raises(InputError, match=f"'{name}' is neither installed nor a folder of one\n.*spacy download"):
+            load_model("http://127.0.0.1:9/v1#none", personal_data=f"presidio:{name}")
+    (tmp_path / "config.cfg").write_text("[nlp]\n")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        presidio.recogniser_of(f"presidio:{tmp_path}")
 
 
 def test_a_name_found_together_with_an_address_is_replaced_too():
