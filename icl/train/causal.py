@@ -121,7 +121,8 @@ def lesson_for(
     batches = shuffled(len(taught), batch_size, seed, [each.n_tokens for each in taught])
     exact = one or any(isinstance(each.answers.right, tuple) for each in taught)  # a teacher's probabilities are to be met, not its answers
     best = ("-validation_loss",) if exact else ("accuracy", "-validation_loss")
-    return Lesson(batches, collate, loss, validate if validation else None, best, key)
+    n_tokens = [sum(map(len, each)) for each in rows]
+    return Lesson(batches, collate, loss, validate if validation else None, best, key, n_tokens)
 
 
 def _batches(lengths: Sequence[int], most: int = 2048) -> list[list[int]]:

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from ..errors import IclError, InputError, Problem
+from ..errors import InputError, Problem
 from ..progress import progress
 from ..seeds import rng_for, seed_for
 from ..values import digest
@@ -58,6 +58,8 @@ class Lesson:
     """The epoch that is kept: highest in the first of these metrics, then in the second, …; a minus sign: lowest. The earliest of equals."""
     key: Any = None
     """JSON data that changes with the rows: a checkpoint is taken up only by the same training."""
+    n_tokens: Sequence[int] | None = None
+    """Of each row. Given: unless `rows_at_once` is set, a step goes through the model in parts of at most `AT_ONCE` tokens, or of one row."""
     passes: int = 1
     """Times that `loss` puts a batch through the model, for what that costs."""
 
@@ -153,8 +155,8 @@ def _generators_kept() -> Iterator[None]:
 class _Steps(torch.utils.data.Dataset):  # type: ignore[type-arg]
     """All steps of a training, one after the other: (epoch, parts), each part a number of rows and their batch."""
 
-    def __init__(self, lesson: Lesson, settings: TrainingSettings) -> None:
-        self.lesson, self.settings = lesson, settings
+    def __init__(self, lesson: Lesson, settings: TrainingSettings, at_once: int) -> None:
+        self.lesson, self.settings, self.at_once = lesson, settings, at_once
         self._epoch, self._plan = 0, lesson.batches(0)
         self.n_per_epoch = len(self._plan)
 
@@ -166,10 +168,21 @@ class _Steps(torch.utils.data.Dataset):  # type: ignore[type-arg]
         if epoch != self._epoch:
             self._epoch, self._plan = epoch, self.lesson.batches(epoch)
             assert len(self._plan) == self.n_per_epoch, "an epoch has another number of steps"
-        rows = self._plan[place]
-        size = self.settings.rows_at_once or len(rows)
-        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-        return [(len(part), self.lesson.collate(part, epoch)) for part in parts]
+        return [(len(part), self.lesson.collate(part, epoch)) for part in self._parts(self._plan[place])]
+
+    def _parts(self, rows: Sequence[int]) -> list[Sequence[int]]:
+        """What of a step is in memory together: `rows_at_once`, or as many as have few enough tokens with their padding."""
+        lengths, size = self.lesson.n_tokens, self.settings.rows_at_once or len(rows)
+        if lengths is None or self.settings.rows_at_once:
+            return [rows[start : start + size] for start in range(0, len(rows), size)]
+        parts: list[Sequence[int]] = []
+        for row in rows:
+            part = [*parts[-1], row] if parts else [row]
+            if parts and len(part) * max(lengths[at] for at in part) <= self.at_once:
+                parts[-1] = part
+            else:
+                parts.append([row])
+        return parts
 
 
 def _first(items: Sequence[Any]) -> Any:

@@ -20,7 +20,9 @@ class TrainingSettings(BaseModel):
     epochs: int | None = Field(None, ge=1, description="Times that every row is seen; default: as many as the method finds sensible.")
     batch_size: int = Field(16, ge=1, description="Rows per step.")
     rows_at_once: int | None = Field(
-        None, ge=1, description="Rows of a step whose activations are held at once; fewer take less memory. Default: all."
+        None,
+        ge=1,
+        description="Rows of a step whose activations are held at once; fewer take less memory. Default: all, or of a language model 1,024 tokens.",
     )
     learning_rate: float | None = Field(None, gt=0, description="Of AdamW, at its highest; default: what the method finds sensible.")
     schedule: Schedule = Field("linear", description="How the learning rate falls after the warm-up: to 0, or not at all (constant).")

@@ -14,11 +14,11 @@ def test_a_model_of_1m_parameters_learns_more_than_frequencies_within_minutes(sh
     textbooks, speeches = (shared / "corpora" / "text" / name / "train.jsonl" for name in ("openstax", "us_speeches"))
     few = {"validations": 1, "validation_documents": 5}
     for objective, steps in {"causal": 100, "masked": 300}.items():
-        started = time.monotonic()
+        started = time.process_time()
         out = tmp_path / objective
         settings = PretrainSettings(steps=steps, **few)
         first = pretrain(Corpus((textbooks,), held_out=20), out, objective=objective, config="small", settings=settings)
-        assert time.monotonic() - started < 300
+        assert time.process_time() - started < 600  # five minutes of two cores
         assert 0.9e6 < first["training"]["n_parameters"] < 1.2e6
         assert first["perplexity"]["token"]["after"] < first["unigram_per_token"]
         more = PretrainSettings(steps=30, **few)

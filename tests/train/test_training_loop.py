@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import lessons
 
 from icl.errors import IclError, InputError
-from icl.train import train
+from icl.train import loop, train
 from icl.train.checkpoint import newest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -101,6 +102,28 @@ def test_rows_at_once_change_memory_and_not_the_gradient():
         logits.append(lessons.logits_of(trained))
     torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-3)
     assert not torch.equal(logits[0], logits[1])
+
+
+def test_a_step_of_many_tokens_is_cut_into_parts_with_the_same_gradient(monkeypatch):
+    """Where a lesson says how many tokens its rows have; a row that is longer than a part may be goes alone."""
+    settings = lessons.SETTINGS.model_copy(update={"epochs": 1})
+    logits, sizes = [], []
+    n_tokens = [len(ids) for ids, _ in lessons.rows(96)]
+    for at_once in (10**6, 24):
+        monkeypatch.setattr(loop, "AT_ONCE", at_once)
+        lesson = lessons.lesson()
+        seen = []
+
+        def collate(rows, epoch, inner=lesson.collate, seen=seen):
+            seen.append(list(rows))
+            return inner(rows, epoch)
+
+        trained = lessons.model(dropout=0.0)
+        train(trained, replace(lesson, n_tokens=n_tokens, collate=collate), settings)
+        logits.append(lessons.logits_of(trained))
+        sizes.append([len(rows) * max(n_tokens[row] for row in rows) if len(rows) > 1 else 0 for rows in seen])
+    assert max(sizes[0]) > 24 >= max(sizes[1]) > 0
+    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(
