@@ -36,6 +36,9 @@ from .settings import EPOCHS, LEARNING_RATE, TrainingSettings
 
 Batch: TypeAlias = Mapping[str, Any]
 CHECKPOINT_EVERY_S = 300.0
+AT_ONCE, AT_ONCE_CUDA = 1024, 16384
+"""Tokens of a step that go through a model together, where a lesson says how many its rows have. More of them take more memory and, with a
+large model, are not faster."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def train(
     if not any(p.requires_grad for p in model.parameters()):
         raise InputError(Problem("no weight of the model is trained", "Freeze fewer layers.", field="freeze"))
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    steps = _Steps(lesson, settings)
+    steps = _Steps(lesson, settings, AT_ONCE if device == "cpu" else AT_ONCE_CUDA)
     resume = None
     if work is not None:
         shapes = [[name, list(p.shape)] for name, p in model.named_parameters() if p.requires_grad]
