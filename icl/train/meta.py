@@ -147,7 +147,8 @@ class _Lessons:
 
     def lesson(self, rounds: int, key: Any) -> Lesson:
         batches = self._batches(rounds)
-        return Lesson(batches.__getitem__, self._collate, self._loss, self._validate if self.judges else None, ("step",), key)
+        n_tokens = [len(episode.ids) for episode in self.drawn]
+        return Lesson(batches.__getitem__, self._collate, self._loss, self._validate if self.judges else None, ("step",), key, n_tokens)
 
     def _batches(self, rounds: int) -> list[list[list[int]]]:
         """The steps of each round: episodes of similar length together, since that saves padding. The last ones fill up the last round by
