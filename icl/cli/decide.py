@@ -45,7 +45,7 @@ class Extent:
         str | None,
         typer.Option(
             metavar="M",
-            help="What decides; default: accuracy, for answers in words exact_match (for long ones name another, such as token_f1 or rouge_l).",
+            help="What decides; default: accuracy, for answers in words exact_match, of more than five words token_f1 (or name another).",
         ),
     ] = None
     until_decided: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ MIN_ITEMS = 10
 """Fewest rows to learn from, and to judge on."""
 LONG_WORDS = 150
 """Texts of more words than this are shown four at a time instead of eight: more would take minutes a prompt on a small machine."""
+FEW_WORDS = 5
+"""Answers of more words than this, at the median, are hardly ever met word for word: what they share with the right one decides."""
 LIGHT: Mapping[Kind, tuple[str, ...]] = {
     "classify": ("majority", "knn_vote", "embedding_head"),
     "choose": ("majority",),
@@ -241,6 +244,17 @@ def model_entry(lm: LanguageModel) -> dict[str, Any]:
     return entry
 
 
+def median_words(task: Task) -> float:
+    """Words of an answer, at the median over the rows to learn from; of several right ones the shortest counts."""
+    return statistics.median(min(len(text.split()) for text in e.references or (e.target or "",)) for e in task.train)
+
+
+def with_metric(task: Task, request: Request) -> Request:
+    """With the metric that long answers are judged by, where nobody names one; others have the usual metrics of their kind."""
+    is_long = task.kind == "answer" and request.metric is None and median_words(task) > FEW_WORDS
+    return dataclasses.replace(request, metric="token_f1") if is_long else request
+
+
 def metric_of(task: Task, request: Request) -> str:
     """The metric that decides."""
     return parse_spec(request.metric, "metric").name if request.metric is not None else DEFAULT_METRICS[task.kind][0]
@@ -263,6 +277,7 @@ class Contest:
     def of(cls, task: Task, request: Request, lm: LanguageModel | None, templates: Sequence[str | Path]) -> Contest:
         """Raises InputError with everything that makes a decision impossible."""
         checked(task, request)
+        request = with_metric(task, request)
         guarded = _guarded(task)
         checked(guarded, dataclasses.replace(request, budgets=None))
         methods, optional = methods_of(guarded, request, has_model=lm is not None, is_remote=lm is not None and "://" in lm.name)

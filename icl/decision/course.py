@@ -29,7 +29,7 @@ from ..report.decision import plan_lines
 from ..ship import load
 from ..suite import Run, new_folder, run, write_page
 from ..values import Example, Prediction
-from .contest import Contest, Request, checked, metric_of, name_of
+from .contest import Contest, Request, checked, median_words, metric_of, name_of
 from .outcome import Decision, paths_of
 from .state import State, facts_of
 
@@ -80,8 +80,8 @@ def decide(
 ) -> Decision:
     """Compare prompts with trained methods on a task, in the time there is, and say which to use.
 
-    lm: a language model, or its name; None: methods without one. metric: what decides; default: the task's first usual one. margin: a
-    difference that does not matter. budgets: numbers of labels owned, or "all"; methods: names, or entries as in a suite; seeds: draws of
+    lm: a language model, or its name; None: methods without one. metric: what decides; default: the task's first usual one, for
+    answers in words of more than five words token_f1. margin: a difference that does not matter. budgets: numbers of labels owned, or "all"; methods: names, or entries as in a suite; seeds: draws of
     the labels; None: planned, with the number of test items, to fit `minutes`, loading and answering included. The plan is shown on stderr
     before the run. out: the run's folder; a decision that was interrupted goes on there, and one that was made is given again.
     more: see `More`.
@@ -116,6 +116,11 @@ def decide(
         state = State(folder, facts_of(contest), planned, estimates)
     if more.get("only_plan"):  # the answer is the plan
         return Decision(state.plan, contest)
+    if contest.request.metric != request.metric:
+        words = f"{median_words(task):g} words at the median"
+        note(
+            f"{contest.request.metric} decides: the answers have {words}, which exact_match hardly ever finds; metric (--metric) names another"
+        )
     for line in plan_lines(state.plan, minutes, more=contest.most_draws(state.plan.seeds) > state.plan.seeds):
         note(line)
     return _decided(contest, state, started, max_cost)

@@ -8,6 +8,7 @@ import tiny
 
 import icl
 from icl.cli import main
+from icl.decision.contest import metric_of
 from icl.errors import InputError
 
 REPLIES = {"oil": "shares fell", "cup": "the team won", "film": "a moving film", "ink": "plot and words"}
@@ -71,6 +72,24 @@ def test_the_winner_is_saved_with_a_regression_test_and_answers_the_same(decided
     decided.winner.save(tmp_path / "winner")
     assert [p.answer for p in icl.load(tmp_path / "winner").predict(queries)] == [p.answer for p in decided.winner.predict(queries)]
     assert icl.ship.check(tmp_path / "winner") == []
+
+
+@pytest.mark.parametrize(
+    ("replies", "metric"),
+    [
+        (["the team won the cup in the end", "oil"], "exact_match"),  # of several right answers the shortest counts
+        (["the team won the cup"], "exact_match"),
+        (["the team won the cup in the end", "and the other team had lost the cup"], "token_f1"),
+    ],
+)
+def test_answers_of_many_words_are_judged_by_what_they_share(places, tmp_path, capsys, replies, metric):
+    long = icl.Task.load([{**row, "reply": replies} for row in rows(40, 1)], kind="answer", input="question", label="reply")
+    asked = {"minutes": 5, "encoder": str(places[1]), "out": tmp_path / "plan", "only_plan": True}
+    contest = icl.decide(long, None, **asked).contest
+    assert metric_of(contest.task, contest.request) == metric
+    assert contest.suite([], [1], 1, None).get("metrics") == (["token_f1", "exact_match"] if metric == "token_f1" else None)
+    named = icl.decide(long, None, metric="rouge_l", **asked).contest
+    assert metric_of(named.task, named.request) == "rouge_l"
 
 
 def test_the_usual_methods_are_those_for_answers(task, places, tmp_path, capsys):
