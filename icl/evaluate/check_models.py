@@ -64,7 +64,7 @@ def _paraphrases(loaded: LoadedSuite) -> Iterator[Problem]:
             how = augment.get("paraphrase") if isinstance(augment, Mapping) else None
             if not isinstance(how, Mapping):
                 continue
-            path = ("methods", entry.position, *at, "augment", "paraphrase")
+            path: tuple[str | int, ...] = ("methods", entry.position, *at, "augment", "paraphrase")
             name, template = str(how.get("model", "")), str(how.get("template", "rewrite"))
             yield from (_address if "://" in name else _here)(loaded, name, (*path, "model"))
             try:
