@@ -101,11 +101,14 @@ def _show_refused(error: OSError) -> None:
     if _traceback_wanted() or error.errno not in _FOLDER | _PLACE or (error.errno in _PLACE and not error.filename):
         _show_unexpected(error)
         return
-    fix = (
-        "Free some space, or name a folder that you may write."
-        if error.errno in _FOLDER
-        else "No such file can be made there: name another place."
-    )
+    if error.errno in _FOLDER:
+        fix = "Free some space, or name a folder that you may write."
+    elif error.errno == errno.ENOENT:  # said of a file that is read as of one that is written
+        fix = (
+            "Either it was there and is gone by now, or its folder is not there and cannot be made: check the path, or name another place."
+        )
+    else:
+        fix = "No such file can be made there: name another place."
     tell(f"icl: {error.filename or 'a file'}: {error.strerror}")
     tell(f"  {fix} Files are written whole or not at all: older ones are as they were.")
 

@@ -94,6 +94,12 @@ def raising(error):
         (KeyboardInterrupt(), 130, "interrupted"),
         (KeyboardInterrupt("resume with: icl run x"), 130, "resume with: icl run x"),
         (MemoryError(), 1, "out of memory"),
+        (
+            FileNotFoundError(2, "No such file or directory", "a/b"),
+            1,
+            "icl: a/b: No such file or directory\n  Either it was there and is gone",
+        ),
+        (FileExistsError(17, "File exists", "a/b"), 1, "No such file can be made there"),
         (ZeroDivisionError("division by zero"), 1, "icl: unexpected ZeroDivisionError: division by zero"),
     ],
 )

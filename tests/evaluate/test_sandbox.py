@@ -1,6 +1,7 @@
 """Programs that try to do harm: nothing changes outside, each ends within its limit and a second, and the run goes on."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -92,7 +93,10 @@ HOSTILE = {
         "import os\nos.mkdir('/tmp/d')\ntry: os.chroot('/tmp/d')\nexcept OSError: pass\nfor _ in range(50): os.chdir('..')\nassert not os.path.exists('.' + 'CANARY')",
         {"passed"},
     ),
-    "connects to this machine": ("import socket\nsocket.create_connection(('127.0.0.1', PORT), 2)", {"failed"}),
+    "connects to this machine": (  # 101: the network cannot be reached; nothing is waited for
+        "import socket\nfor kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):\n    assert socket.socket(type=kind).connect_ex(('127.0.0.1', PORT)) == 101",
+        {"passed"},
+    ),
     "connects to the world": ("import socket\nsocket.create_connection(('192.0.2.1', 80), 2)", {"failed"}),
     "asks for a name": ("import socket\nsocket.getaddrinfo('example.com', 80)", {"failed"}),
     "connects to a socket in a folder": ("import socket\ns = socket.socket(socket.AF_UNIX)\ns.connect('SOCKET')", {"failed"}),
@@ -141,7 +145,14 @@ def outside(tmp_path_factory):
     local = socket.socket(socket.AF_UNIX)
     local.bind(path)
     local.listen()
-    yield {"CANARY": str(canary), "PORT": str(server.getsockname()[1]), "PARENT": str(os.getpid()), "SOCKET": path, "file": canary}
+    yield {
+        "CANARY": str(canary),
+        "PORT": str(server.getsockname()[1]),
+        "PARENT": str(os.getpid()),
+        "SOCKET": path,
+        "file": canary,
+        "server": server,
+    }
     server.close()
     local.close()
     os.unlink(path)
@@ -154,16 +165,10 @@ def test_a_hostile_program_changes_nothing_and_ends_in_time(name, outside, monke
     program, may = HOSTILE[name]
     for word in ("CANARY", "PORT", "PARENT", "SOCKET"):
         program = program.replace(word, outside[word])
-    before = _processes()
-    started = time.monotonic()
-    found = sandbox._run(program, SHORT)
-    took = time.monotonic() - started
-    assert found.status in may, found
-    assert found.seconds < SHORT.seconds + 1
-    assert took < SHORT.seconds + 2  # the start of the launcher itself, on a busy machine
+    found = _ended(program, may)
     assert outside["file"].read_text(encoding="utf-8") == "untouched"
     assert len(found.stdout) <= SHORT.output_kb << 10
-    assert _gone(before), "processes are left"
+    assert select.select([outside["server"]], [], [], 0) == ([], [], []), "it reached a server of this machine"
     assert sandbox._run("print('still here')", SHORT).stdout == "still here\n"
 
 
@@ -270,11 +275,22 @@ def test_limits_hold_for_a_program_that_is_judged():
         ("def add(a, b):\n    while True: print('x' * 10**6)", {"output", "time"}),
         ("import itertools\ndef add(a, b): return itertools.count()", {"time", "memory", "failed"}),
     ):
+        _ended(program, may, ADD)
+
+
+def _ended(program, may, tests=None):
+    """What becomes of a program that ends within its limit and leaves no process. The clock of a busy machine may show more than the
+    program took, so a run that seems late is made again: one that gets round its limit is late each time."""
+    for _ in range(3):
         before = _processes()
-        found = sandbox._run(program, SHORT, ADD)
+        started = time.monotonic()
+        found = sandbox._run(program, SHORT, tests)
+        took = time.monotonic() - started
         assert found.status in may, (program, found)
-        assert found.seconds < SHORT.seconds + 1
-        assert _gone(before)
+        assert _gone(before), "processes are left"
+        if found.seconds < SHORT.seconds + 1 and took < SHORT.seconds + 2:  # of which one second for the launcher's own start
+            return found
+    return pytest.fail(f"{took:.1f} s with a limit of {SHORT.seconds}: {program}")
 
 
 def _processes():
