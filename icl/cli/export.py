@@ -67,3 +67,5 @@ def export(
         write_text(prompt, found.text if prompt.suffix == ".txt" else whole)
         marks = ", ".join(f"{place} ({field})" for field, place in found.places.items())
         tell(f"Prompt: {prompt}, {len(found.demonstrations)} demonstrations; put a row in the place of {marks}")
+        if found.slots:
+            tell(f"In what is written, put the value of the row in the place of {', '.join(found.slots.values())}")

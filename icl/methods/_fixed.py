@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..errors import InputError, Problem
+from ..progress import note
 from ..values import Example, Hit, Message, Prompt
 from ._common import queries_of
 from ._model import ModelHandle
@@ -33,6 +34,8 @@ class FixedPrompt:
     """Where an answer in plain text ends."""
     demonstrations: tuple[str, ...]
     """uids, in prompt order."""
+    slots: Mapping[str, str] = field(default_factory=dict)
+    """Input field -> the text that a model writes in an answer where the field's value belongs; empty without slots."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON data."""
@@ -64,12 +67,18 @@ def fixed_prompt(predictor: Any, query: Any = None) -> FixedPrompt:
         ModelHandle(),
     )
     made = _packed(plain, marked, kept)
-    missing = [field for field, place in places.items() if place not in made.text]
-    if missing:
+    slots = {name: f"{{{name}}}" for name in predictor.bound.template.slots if name in places}
+    hidden = [name for name, place in places.items() if place not in made.text]
+    if missing := [name for name in hidden if name not in slots]:  # a slot need not be shown
         fix = "Use a template that shows the whole text of each input."
-        raise InputError([Problem("the template does not show this field as it is", fix, field=field) for field in missing])
+        raise InputError([Problem("the template does not show this field as it is", fix, field=name) for name in missing])
+    in_parts = {name for row in kept for name, value in row.fields.items() if isinstance(value, list | tuple | Mapping)} - set(hidden)
+    for name in sorted(in_parts):
+        note(f"'{name}' is more than a text in some demonstrations; the prompt has the place of a text, which is put in as it is")
     answers = {label: words[0].strip() for label, words in predictor.bound.words.items()} if predictor.kind == "classify" else {}
-    return FixedPrompt(made.text, made.messages, places, answers, predictor.bound.template.stop, tuple(e.uid for e in kept))
+    places = {name: place for name, place in places.items() if name not in hidden}
+    uids = tuple(e.uid for e in kept)
+    return FixedPrompt(made.text, made.messages, places, answers, predictor.bound.template.stop, uids, slots)
 
 
 def _packed(predictor: FewShotPredictor, query: Example, shown: Sequence[Example]) -> Prompt:
@@ -113,10 +122,10 @@ def _places(fields: Sequence[str], shown: Sequence[Example]) -> dict[str, str]:
     """Field -> a mark that stands in no demonstration."""
     texts = "\n".join(str(value) for e in shown for value in e.fields.values())
     places = {}
-    for field in fields:
-        n, place = 0, f"{{{{{field}}}}}"
+    for name in fields:
+        n, place = 0, f"{{{{{name}}}}}"
         while place in texts:
             n += 1
-            place = f"{{{{{field}_{n}}}}}"
-        places[field] = place
+            place = f"{{{{{name}_{n}}}}}"
+        places[name] = place
     return places

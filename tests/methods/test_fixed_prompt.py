@@ -87,6 +87,31 @@ def test_zero_shot_and_what_has_no_one_prompt(fitted, encoder_folder):
         ship.fixed(fitted(template=cut))
 
 
+def test_slots_are_filled_in_the_answer_and_need_not_be_shown(fitted, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("ICL_QUIET", raising=False)
+    asked = [("Where is my kettle?", "day", "Friday"), ([{"role": "customer", "text": "Boots?"}], "size", "42")]
+    replies = ["It comes on Friday.", "We have size 42."]
+    pool = [example({"conversation": c, "fact_name": n, "fact": f}, reply) for (c, n, f), reply in zip(asked, replies, strict=True)]
+    predictor = fitted("answer", pool=pool, template="support_slots", retriever="random", shots=2, format="plain")
+    found = ship.fixed(predictor)
+    assert found.places == {"conversation": "{{conversation}}", "fact_name": "{{fact_name}}"}
+    assert found.slots == {"fact": "{fact}"}
+    assert "more than a text" in capsys.readouterr().err
+    query = {"conversation": "And mine?", "fact_name": "day", "fact": "Sunday"}
+    text, _ = filled(found, {name: query[name] for name in found.places})
+    shown = [in_order(predictor, found)]
+    same = {"lm": None, "retriever": lambda queries, k: shown, "order": "similar_first"}
+    own = fitted("answer", pool=pool, template="support_slots", shots=2, format="plain", **same)
+    assert text == own.prompt(query).text
+    assert " It comes on {fact}." in text
+    predictor.save(tmp_path / "shipped")
+    assert main(["export", str(tmp_path / "shipped"), "--prompt", str(tmp_path / "p.json")]) == 0
+    said = capsys.readouterr().err
+    assert "{{fact_name}} (fact_name)" in said
+    assert "put the value of the row in the place of {fact}" in said
+    assert json.loads((tmp_path / "p.json").read_text())["slots"] == {"fact": "{fact}"}
+
+
 def test_the_command(fitted, tmp_path, capsys):
     fitted().save(tmp_path / "shipped")
     assert "icl export FOLDER --prompt" in (tmp_path / "shipped" / "README.md").read_text()
