@@ -9,13 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, Problem
-from ..progress import note
 from ..protocols import LanguageModel
-from ..train.search import Space, around, one_of, search
-from ..train.split import best_epoch, cross, held_out
+from ..train.search import Found, Space, around, one_of
 from ..values import Example
 from ._common import inputs_of
-from .finetune import FEWEST_EPOCHS, FEWEST_STEPS, MOST_EPOCHS
+from ._fit import FIT, Fit
 
 if TYPE_CHECKING:
     from ..model import Seq2SeqModel, TorchModel
@@ -27,20 +25,18 @@ if TYPE_CHECKING:
     from ._predictor import FewShotPredictor
     from .finetune import Finetune
 
-FIT = "fit"
-"""The training whose model is kept, beside those of the folds."""
 RATES = {"full": 5e-5, "freeze": 1e-4, "lora": 5e-4, "ia3": 1e-2, "bitfit": 2e-3, "added_attention": 1e-2, "prompt": 1e-2, "prefix": 1e-2}
 """Learning rates where nobody names one: the fewer weights a kind trains, the larger its steps."""
 
 
 @dataclass
-class Job:
-    """One fit: its rows, and the trainings it takes."""
-
+class Job(Fit):
     method: Finetune
-    pool: list[Example]
     labels: Sequence[str]
     soft: Sequence[Sequence[float]] | None
+
+    BOUNDS = 200, 3, 20
+    ONCE = ("base",)
 
     def run(self) -> FinetunedPredictor:
         from ..train.cost import operations_of
@@ -49,10 +45,7 @@ class Job:
 
         s, started = self.method.settings, time.monotonic()
         self._check()
-        epochs = self.epochs
-        tried: list[Training] = []
-        if s.validation == "folds" and not self.method.evaluated:
-            epochs, tried = self._folds(epochs)
+        epochs, tried = self._folds(self.epochs)
         rows, validation = self._held
         trainable, record, n_rows = self._train(rows, validation, epochs, FIT, patience=s.patience, on_epoch=self.method.on_epoch)
         trainable.settle()
@@ -74,37 +67,10 @@ class Job:
         }
         return FinetunedPredictor(predictor, handle, operations_of(trainable.model), base, about, self.method.name)
 
-    def searched(self) -> FinetunedPredictor:
-        """As `run`, with the best of the settings that were tried."""
-        m, s = self.method, self.method.settings
+    def searched(self) -> tuple[Job, Found | None]:
+        """See `Fit`; what can be refused is, before the first trial."""
         self._check()
-        parts = [self._held] if m.evaluated or self._held[1] else cross(self._strata, m.seed)
-        if not parts:
-            note(f"no search for settings: {len(self.pool)} rows are too few to judge by")
-            return self.run()
-
-        def attempt(changes: Mapping[str, Any], part: int, name: str) -> Training:
-            job = self._with(changes)
-            return job._train(*parts[part], job.epochs, name, patience=s.patience if len(parts) == 1 else None)[1]
-
-        rows = [[e.uid, right] for e, right in zip(self.pool, self._right(self.pool), strict=True)]
-        key = [self.base.fingerprint, s.model_dump(mode="json"), rows, [[e.uid, e.target] for e in m.evaluated]]
-        found = search(
-            self._space(), attempt, n_parts=len(parts), trials=s.search or 1, seed=m.seed, work=m.work, key=key,
-            what=f"Search, {self.base.name}",
-        )  # fmt: skip
-        predictor = self._with(found.changes).run()
-        return replace(predictor, training=found.counted(predictor.training))
-
-    def _with(self, changes: Mapping[str, Any]) -> Job:
-        """The same fit with other settings; folds are not asked for the number of epochs, since the search was."""
-        s = self.method.settings
-        validation = "none" if s.validation == "folds" else s.validation
-        job = replace(
-            self, method=replace(self.method, settings=s.model_copy(update={**changes, "search": None, "validation": validation}))
-        )
-        job.__dict__["base"] = self.base  # loaded once
-        return job
+        return super().searched()
 
     def _space(self) -> Space:
         s = self.method.settings
@@ -120,17 +86,18 @@ class Job:
         return space
 
     @property
-    def epochs(self) -> int:
-        """As the settings say, else as many as make `FEWEST_STEPS`."""
-        s = self.method.settings
-        return s.epochs or min(MOST_EPOCHS, max(FEWEST_EPOCHS, -(-FEWEST_STEPS * s.batch_size // len(self.pool))))
+    def base_name(self) -> str:
+        return str(self.base.name)
 
     @property
-    def _held(self) -> tuple[list[int], list[int]]:
-        """(rows to train on, rows of the pool that judge each epoch)."""
-        validation = [] if self.method.evaluated else held_out(self._strata, self.method.settings.validation, self.method.seed)
-        out = set(validation)
-        return [i for i in range(len(self.pool)) if i not in out], validation
+    def _judges(self) -> Sequence[Example]:
+        return self.method.evaluated
+
+    def _identity(self) -> list[Any]:
+        """The rows as tokens: template, label words and format with them."""
+        rows = [[e.uid, right] for e, right in zip(self.pool, self._right(self.pool), strict=True)]
+        tokens = [None if each is None else [each.split.prefix, each.split.continuations] for each in self.taught]
+        return [self.base.fingerprint, rows, tokens, self.method.target_temperature]
 
     def _check(self) -> None:
         """Before anything is trained."""
@@ -207,7 +174,6 @@ class Job:
     @cached_property
     def prompted(self) -> FewShotPredictor:
         """The prompt, with the virtual tokens of the kind; its model is not asked anything."""
-        from dataclasses import replace
 
         from ._finetuned import trained_model
 
@@ -247,12 +213,6 @@ class Job:
 
     # ── trainings ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _folds(self, epochs: int) -> tuple[int, list[Training]]:
-        """How many epochs are best for rows that a training did not see, judged on each fifth of the pool in turn."""
-        parts = cross(self._strata, self.method.seed)
-        records = [self._train(rest, part, epochs, f"fold-{n}")[1] for n, (rest, part) in enumerate(parts)]
-        return (best_epoch([r.curve for r in records]) if records else epochs), records
-
     def _train(
         self,
         rows: Sequence[int],
@@ -288,7 +248,8 @@ class Job:
             key=[
                 self.base.fingerprint,
                 [[self.pool[i].uid, self._right(self.pool)[i]] for i in rows],
-                [each.split.prefix for each in taught],
+                [[each.split.prefix, each.split.continuations] for each in taught],
+                m.target_temperature,
             ],
         )
         updated = {"epochs": epochs, "learning_rate": s.learning_rate or RATES[s.kind], "patience": patience}

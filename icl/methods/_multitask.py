@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, Problem
 from ..train.split import held_out
 from ..values import Example, field_text
+from ._classifier_job import LEARNING_RATE, LEARNING_RATE_SMALL, SMALL
 from ._common import inputs_of, label_order, labelled
-from .classifier import LEARNING_RATE, LEARNING_RATE_SMALL, SMALL, ClassifierPredictor
+from .classifier import ClassifierPredictor
 
 if TYPE_CHECKING:
     from ..train.classifier import EncoderClassifier

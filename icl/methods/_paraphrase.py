@@ -15,7 +15,9 @@ from ..progress import progress
 from ..values import Example, Prompt, content_digest, digest, normalised_text
 
 if TYPE_CHECKING:
+    from ..prompt import Template
     from ..train.augment import Paraphrase
+    from ._predictor import FewShotPredictor
 
 UNIT = 32
 """Texts that the model is asked about in one call."""
@@ -45,13 +47,14 @@ def paraphrased(
     templates: folders that the template is looked for in before the usual ones.
     Raises InputError for a model or a template that is not there, or a template with several fields.
     """
-    from ..model import load_model
-    from .few_shot import FewShot
+    from ..prompt import Template, template_folders
+    from ..train.cost import tokens_spent
 
     started = time.monotonic()
     file = work / FILE if work is not None else None
     wanted = sorted({text for text in texts if text.strip()})
-    key = digest([how.model_dump(mode="json"), seed, wanted])
+    template = Template.load(how.template, template_folders(tuple(templates)))
+    key = digest([how.model_dump(mode="json"), template.source, seed, wanted])
     said = json.loads(read_text(file)) if file is not None and file.is_file() else {}
     known: dict[str, Any] = (
         said if said.get("key") == key else {"key": key, "versions": {}, "n_tokens": 0, "operations": 0.0, "seconds": 0.0}
@@ -59,12 +62,7 @@ def paraphrased(
     todo = [text for text in wanted if text not in known["versions"]]
     earlier = known["seconds"]
     if todo:
-        lm: Any = load_model(how.model)
-        asking = FewShot(lm, template=how.template, templates=tuple(templates) or None, shots=0, max_new_tokens=how.max_new_tokens)
-        predictor = asking.fit((), (), kind="answer")
-        if len(predictor.inputs) != 1:
-            message = f"the template '{how.template}' has the input fields {', '.join(predictor.inputs)}, and a text is one"
-            raise InputError(Problem(message, "Name a template with one input field, such as rewrite.", field="template"))
+        lm, predictor = _asking(how, template)
         (field,) = predictor.inputs
     with progress(f"Paraphrases, {how.model}", len(wanted), "texts") as advance:
         advance(len(wanted) - len(todo))
@@ -73,13 +71,13 @@ def paraphrased(
             rows = [Example(f"{content_digest({field: text})}-0", {field: text}, None) for text in part]
             prompts = [made if isinstance(made, Prompt) else None for made in predictor._prepare(rows)]
             whole = [prompt for prompt in prompts if prompt is not None]
-            before = _spent(lm)
+            before = tokens_spent(lm)
             stop = predictor._stop(chat=bool(whole) and whole[0].format == "chat")
             found = iter(lm.sample(whole, how.n, how.temperature, seed, how.max_new_tokens, stop) if whole else ())
             for row, text, prompt in zip(rows, part, prompts, strict=True):
                 said_so = [predictor._read_text(row, one, stop)[0] or "" for one in next(found)] if prompt is not None else []
                 known["versions"][text] = _usable(text, said_so)
-            n_tokens = _spent(lm) - before
+            n_tokens = tokens_spent(lm) - before
             known["n_tokens"] += n_tokens
             known["operations"] = _operations(lm, n_tokens, whole, known["operations"])
             known["seconds"] = earlier + time.monotonic() - started
@@ -98,16 +96,23 @@ def paraphrased(
     return Paraphrased(versions, record)
 
 
+def _asking(how: Paraphrase, template: Template) -> tuple[Any, FewShotPredictor]:
+    """The model, and the prompt that it is asked with."""
+    from ..model import load_model
+    from .few_shot import FewShot
+
+    lm: Any = load_model(how.model)
+    predictor = FewShot(lm, template=template, shots=0, max_new_tokens=how.max_new_tokens).fit((), (), kind="answer")
+    if len(predictor.inputs) != 1:
+        message = f"the template '{how.template}' has the input fields {', '.join(predictor.inputs)}, and a text is one"
+        raise InputError(Problem(message, "Name a template with one input field, such as rewrite.", field="template"))
+    return lm, predictor
+
+
 def _usable(text: str, found: Sequence[str]) -> list[str]:
     """Different texts that are not the text itself."""
     made = {normalised_text(one): one.strip() for one in found}
     return [one for key, one in made.items() if key and key != normalised_text(text)]
-
-
-def _spent(lm: Any) -> int:
-    """Tokens that the model has computed so far."""
-    totals = getattr(lm, "totals", None)
-    return int(totals.computed + totals.padded) if totals is not None else 0
 
 
 def _operations(lm: Any, n_tokens: int, prompts: Sequence[Prompt], before: float | None) -> float | None:

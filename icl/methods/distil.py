@@ -25,6 +25,7 @@ from ..plugins import parse_spec
 from ..progress import progress
 from ..protocols import LanguageModel, MethodContext
 from ..seeds import rng_for
+from ..train.cost import tokens_spent
 from ..values import Example, Kind, Prediction, digest, normalised_text
 from ._common import inputs_of, label_order, labelled
 
@@ -156,13 +157,14 @@ class _Teacher:
 
     def label(self, rows: Sequence[Example]) -> _Lesson:
         started = time.monotonic()
+        before = tokens_spent(self.method.lm)
         predictor = self.method.teacher.fit(self.pool, labels=self.order)
         trained = dict(getattr(predictor, "training", None) or {})
         fit_seconds = time.monotonic() - started
         file = self.method.work / "teacher.json" if self.method.work is not None else None
         key = digest([[[e.uid, e.target] for e in self.pool], [row.uid for row in rows], self.order, repr(self.method.settings)])
         said = _said(file, key)
-        meter = _Meter(predictor, self.method.lm, **said.get("meter", {}))
+        meter = _Meter(predictor, self.method.lm, before, **said.get("meter", {}))
         shares: dict[str, Shares | None] = dict(said.get("shares", {}))
         earlier = float(said.get("seconds", 0.0))
         with progress("Teacher", len(rows), "rows") as advance:
@@ -211,10 +213,13 @@ def _shares(prediction: Prediction, order: Sequence[str]) -> Shares | None:
 
 @dataclass
 class _Meter:
-    """Tokens and operations of a predictor's answers, from a cold start: what an earlier run left in a cache counts all the same."""
+    """Tokens and operations of a predictor's answers, from a cold start: what an earlier run left in a cache counts all the same, but of a
+    model behind an address, whose tokens are those that were sent and written."""
 
     predictor: Any
     lm: Any
+    asked: int = 0
+    """Tokens of the model behind an address before this."""
     n_tokens: int = 0
     operations: float | None = 0.0
 
@@ -229,9 +234,12 @@ class _Meter:
             self.operations = (self.operations or 0.0) + now[1] - self._before[1]
             self._before = now
             return
-        model = getattr(getattr(self.predictor, "lm", None) or self.lm, "model", None)
+        lm = getattr(self.predictor, "lm", None) or self.lm
+        model = getattr(lm, "model", None)
         if model is None or not hasattr(self.predictor, "plan"):
             self.operations = None
+            now_asked = tokens_spent(lm)
+            self.n_tokens, self.asked = self.n_tokens + now_asked - self.asked, now_asked
             return
         from ..train.cost import operations_of
 

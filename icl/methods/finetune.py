@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,8 +32,6 @@ NEEDS_MODEL = True
 TRAINS = True
 BASE = "model"
 """What the option `base` names."""
-FEWEST_STEPS, MOST_EPOCHS, FEWEST_EPOCHS = 200, 20, 3
-"""Where nobody says how many epochs: as many as make that many steps, within these bounds."""
 Loss = Literal["labels", "language_model", "unlikelihood", "length_normalised"]
 
 
@@ -141,7 +139,10 @@ class Finetune:
         check_targets(targets, len(usable), len(labels))
         job = Job(self, usable, labels, targets)
         with seeded(self.seed, "fit"):
-            predictor = job.run() if self.settings.search is None else job.searched()
+            best, found = job.searched() if self.settings.search is not None else (job, None)
+            predictor = best.run()
+        if found is not None:
+            predictor = replace(predictor, training=found.counted(predictor.training))
         if self.work is not None:
             shutil.rmtree(self.work, ignore_errors=True)
         return predictor

@@ -141,3 +141,11 @@ class Used:
 
     def add(self, computed: int, padding: int, operations: float) -> None:
         self.computed, self.padding, self.operations = self.computed + computed, self.padding + padding, self.operations + operations
+
+
+def tokens_spent(lm: Any) -> int:
+    """Tokens that a language model has computed so far, or, behind an address, those it was sent and wrote, its probe included."""
+    totals, usage = getattr(lm, "totals", None), getattr(lm, "usage", None)
+    if totals is not None:
+        return int(totals.computed + totals.padded)
+    return 0 if usage is None else int(usage.input_tokens + usage.output_tokens)

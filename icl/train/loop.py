@@ -31,7 +31,7 @@ from ..weights import quiet_transformers
 from .checkpoint import finish, open_work, put_weights, read_state, trained_weights, write_state
 from .cost import memory_mb, n_bytes_of, operations_of, reset_memory, tokens_of
 from .layers import parameter_groups
-from .record import Training
+from .record import Diverged, Training
 from .settings import EPOCHS, LEARNING_RATE, TrainingSettings
 
 Batch: TypeAlias = Mapping[str, Any]
@@ -85,7 +85,7 @@ def train(
     again in the same way, and at its end the folder goes. None: no checkpoints. device: where to train; default CUDA if there is one.
     on_epoch: told every point of the curve as it comes.
 
-    Raises InputError before any step if the disk lacks room or nothing can be trained; IclError if the loss is no number any more.
+    Raises InputError before any step if the disk lacks room or nothing can be trained; Diverged if the loss is no number any more.
     """
     if not any(p.requires_grad for p in model.parameters()):
         raise InputError(Problem("no weight of the model is trained", "Freeze fewer layers.", field="freeze"))
@@ -327,7 +327,7 @@ class _Trainer(Trainer):  # type: ignore[misc]
         point = {"epoch": len(seen.curve) + 1, "step": int(self.state.global_step), "loss": round(seen.loss / max(1, seen.n_losses), 6)}
         seen.loss, seen.n_losses = 0.0, 0
         if not math.isfinite(point["loss"]):
-            raise IclError("training diverged: its loss is no number; lower its learning_rate")
+            raise Diverged("training diverged: its loss is no number; lower its learning_rate", self.finished())
         if self.lesson.validate is not None:
             self.model.eval()
             with torch.no_grad():

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..errors import IclError
+
 
 @dataclass(frozen=True, slots=True)
 class Training:
@@ -40,3 +42,12 @@ class Training:
     def as_dict(self) -> dict[str, Any]:
         """JSON data."""
         return {**asdict(self), "curve": [dict(point) for point in self.curve]}
+
+
+class Diverged(IclError):
+    """A training whose loss is no number any more."""
+
+    def __init__(self, message: str, spent: Training) -> None:
+        super().__init__(message)
+        self.spent = spent
+        """As far as it came."""

@@ -23,11 +23,10 @@ from ..files import read_text, write_text
 from ..progress import note
 from ..seeds import seed_for
 from ..values import digest
+from .record import Diverged, Training
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from .record import Training
 
 FEWEST_BEFORE_MODEL = 5
 """Trials that are drawn at random before the others are a guide; and before one is dropped."""
@@ -45,7 +44,7 @@ class Between:
 
 Space: TypeAlias = "Mapping[str, Between | Sequence[Any]]"
 """Setting -> what it may be; of a list the first is the value given."""
-Attempt: TypeAlias = "Callable[[Mapping[str, Any], int, str], Training]"
+Attempt: TypeAlias = Callable[[Mapping[str, Any], int, str], Training]
 """(changed settings, part, a name for its working files) -> a training judged on that part after every epoch."""
 
 
@@ -114,22 +113,7 @@ def search(
                 name: value if isinstance(space[name], Between) else space[name][value]  # type: ignore[index]
                 for name, value in trial.params.items()
             }
-            state, points = "complete", []
-            for part in range(n_parts):
-                point = memory.get(n, part)
-                if point is None:
-                    name = f"trial-{n + 1}" + (f"-{part + 1}" if n_parts > 1 else "")
-                    point = memory.put(n, part, _point(attempt, changes, part, name, last=n_parts > 1, first=n == 0))
-                points.append(point)
-                if point["score"] is None:
-                    if n == 0:
-                        raise IclError("the settings as they are given diverge: their validation loss is no number; lower learning_rate")
-                    state = "failed"
-                    break
-                trial.report(_mean(points, "score"), part)
-                if n > 0 and part + 1 < n_parts and trial.should_prune():
-                    state = "dropped"
-                    break
+            state, points = _judged(trial, changes, n, attempt, n_parts, memory)
             complete = state == "complete"
             if complete:
                 study.tell(trial, _mean(points, "score"))
@@ -140,10 +124,35 @@ def search(
             best = _best(tried)
             said = f"{mean['score']:.4f}" if complete else state
             note(f"{what}: trial {n + 1} of {trials}: {said}; best so far {tried[best]['score']:.4f}, of trial {best + 1}")
+    return Found(tried[_best(tried)]["settings"], _record(tried, memory.points))
+
+
+def _judged(
+    trial: Any, changes: Mapping[str, Any], n: int, attempt: Attempt, n_parts: int, memory: _Memory
+) -> tuple[str, list[dict[str, Any]]]:
+    """A trial on one part after the other: how it ended (complete, failed, dropped), and what was found on each part. n: its place."""
+    points: list[dict[str, Any]] = []
+    for part in range(n_parts):
+        point = memory.get(n, part)
+        if point is None:
+            name = f"trial-{n + 1}" + (f"-{part + 1}" if n_parts > 1 else "")
+            point = memory.put(n, part, _point(attempt, changes, part, name, last=n_parts > 1, first=n == 0))
+        points.append(point)
+        if point["score"] is None:
+            if n == 0:
+                raise IclError("the settings as they are given diverge: their validation loss is no number; lower learning_rate")
+            return "failed", points
+        trial.report(_mean(points, "score"), part)
+        if n > 0 and part + 1 < n_parts and trial.should_prune():
+            return "dropped", points
+    return "complete", points
+
+
+def _record(tried: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of a search that is over, as `Found.record`."""
     best = _best(tried)
-    points = memory.points
-    record = {
-        "n_trials": trials,
+    return {
+        "n_trials": len(tried),
         "n_dropped": sum(each["state"] == "dropped" for each in tried),
         "n_failed": sum(each["state"] == "failed" for each in tried),
         "n_steps": sum(point["n_steps"] for point in points),
@@ -152,9 +161,8 @@ def search(
         "seconds": round(sum(point["seconds"] for point in points), 3),
         "given": {name: tried[0][name] for name in ("settings", "score", "loss")},
         "best": {"trial": best + 1, **{name: tried[best][name] for name in ("settings", "score", "loss")}},
-        "trials": tried,
+        "trials": list(tried),
     }
-    return Found(tried[best]["settings"], record)
 
 
 def _best(tried: Sequence[Mapping[str, Any]]) -> int:
@@ -174,16 +182,25 @@ def _point(attempt: Attempt, changes: Mapping[str, Any], part: int, name: str, *
         training = attempt(changes, part, name)
     except InputError:
         raise
-    except IclError:
+    except IclError as error:
         if first:
             raise
-        return {"score": None, "loss": None, "n_steps": 0, "n_tokens": 0, "operations": 0.0, "seconds": time.monotonic() - started}
+        spent = error.spent if isinstance(error, Diverged) else None
+        return {"score": None, "loss": None, **_cost(spent, started)}
     at = training.curve[-1 if last or training.best_epoch is None else training.best_epoch - 1]
     loss = float(at["validation_loss"])
     found = {"score": float(at.get("accuracy", -loss)), "loss": loss} if math.isfinite(loss) else {"score": None, "loss": None}
+    return {**found, **_cost(training, started)}
+
+
+def _cost(training: Training | None, started: float) -> dict[str, Any]:
+    """What a training has cost, as far as it came; None: it did not begin."""
+    seconds = time.monotonic() - started
+    if training is None:
+        return {"n_steps": 0, "n_tokens": 0, "operations": 0.0, "seconds": seconds}
     cost = {name: getattr(training, name) for name in ("n_steps", "n_tokens", "operations")}
     # Sessions before this one are in the training's own seconds; what it takes to prepare it is not.
-    return {**found, **cost, "seconds": max(time.monotonic() - started, training.seconds)}
+    return {**cost, "seconds": max(seconds, training.seconds)}
 
 
 class _Memory:

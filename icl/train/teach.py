@@ -50,7 +50,9 @@ def lesson_for(
         return judged(made.predict(validation[0]), validation[1])
 
     batches = shuffled(len(rows), batch_size, seed, [row.n_tokens for row in rows])
-    return Lesson(batches, collate, mean_loss, validate if validation else None, ("accuracy", "-validation_loss"), key, 2 if alpha else 1)
+    return Lesson(
+        batches, collate, mean_loss, validate if validation else None, ("accuracy", "-validation_loss"), key, passes=2 if alpha else 1
+    )
 
 
 def judged(logits: Tensor, targets: Tensor) -> dict[str, float]:

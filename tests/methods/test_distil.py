@@ -4,10 +4,12 @@ import json
 from dataclasses import dataclass, field, replace
 
 import pytest
+from openai_server import serve
+from rule_server import Rules, n_tokens
 from small_tasks import context_for, example
 
 import icl
-from icl import plugins
+from icl import FewShot, load_model, plugins
 from icl.errors import InputError
 from icl.methods.distil import Distil, Settings
 from icl.methods.embedding_head import EmbeddingHead
@@ -208,3 +210,18 @@ def test_context_distillation(encoder_folder, tiny_lm):
         return predictor.training["gap"]["divergence_nats"]
 
     assert gap(6) < gap(1)
+
+
+def test_a_teacher_behind_an_address_is_counted_by_its_tokens(student, tmp_path):
+    """In what was sent and written; its operations nobody knows."""
+    rules = Rules(lambda messages, n: "hot" if "f" in messages[-1]["content"].split("Text:")[-1] else "cold")
+    with serve(rules.respond) as served:
+        lm = load_model(f"{served.url}#rules")
+        _ = lm.capabilities  # the probe is no work of the teacher's
+        before = len(rules.chats)
+        teacher = FewShot(lm, shots=0)
+        predictor = Distil(teacher, student, Settings(rows=6, held_out=0), ("text",), 1, lm, tmp_path).fit(POOL, LABELS, ROWS)
+    about = predictor.training["teacher"]
+    assert (about["n_rows"], about["operations"]) == (6, None)
+    assert about["n_tokens"] > sum(n_tokens(message["content"]) for chat in rules.chats[before:] for message in chat) > 0
+    assert about["n_tokens"] <= lm.usage.input_tokens + lm.usage.output_tokens

@@ -5,12 +5,12 @@ import json
 import pytest
 import tiny
 from openai_server import serve
-from rule_server import Rules
+from rule_server import Rules, n_tokens
 from test_classifier import FILLER, WORDS, rows
 
 from icl import plugins
 from icl.errors import InputError
-from icl.methods import _paraphrase, classifier
+from icl.methods import _fit, _paraphrase
 from icl.methods._paraphrase import Paraphrased, paraphrased
 from icl.methods.classifier import Classifier, Settings
 from icl.protocols import MethodContext
@@ -76,8 +76,8 @@ def test_a_classifier_learns_from_them_and_no_judging_row_is_given_away(llama, t
         return original(texts, *args, **more)
 
     monkeypatch.setattr(_paraphrase, "paraphrased", recorded)
-    begun, search = [], classifier.search
-    monkeypatch.setattr(classifier, "search", lambda *args, **more: begun.append(len(seen)) or search(*args, **more))
+    begun, search = [], _fit.search
+    monkeypatch.setattr(_fit, "search", lambda *args, **more: begun.append(len(seen)) or search(*args, **more))
     pool = rows(20)
     settings = Settings(epochs=2, batch_size=8, validation=0.3, search=2, augment={"paraphrase": how(llama).model_dump()})
     predictor = Classifier(settings, base, ("text",), seed=1).fit(pool, tuple(WORDS))
@@ -97,6 +97,20 @@ def test_thoughts_are_no_paraphrase():
         found = paraphrased(["the old sea"], how(f"{served.url}#rules", n=1))
     assert found.versions == {"the old sea": ["A wide sea."]}
     assert found.record["operations"] is None
+    (chat,) = [chat for chat in rules.chats if "the old sea" in str(chat)]
+    read = sum(n_tokens(message["content"]) for message in chat)
+    assert found.record["n_tokens"] == read + n_tokens("<think>What else is it?</think> A wide sea.")
+
+
+def test_what_another_template_made_is_not_taken_up(llama, tmp_path):
+    """Though it has the same name."""
+    written = (
+        "---\nkind: answer\ninput: [text]\n---\n{% block example %}{{ text }}{% endblock %}{% block answer %} {{ answer }}{% endblock %}\n"
+    )
+    for text in (written, written.replace("{{ text }}", "Text: {{ text }}")):
+        (tmp_path / "mine.jinja").write_text(text)
+        found = paraphrased(["the old sea"], how(llama, template="mine"), seed=1, work=tmp_path / "work", templates=[tmp_path])
+        assert found.versions == paraphrased(["the old sea"], how(llama, template="mine"), seed=1, templates=[tmp_path]).versions
 
 
 def test_a_model_or_template_that_is_not_there_is_said(llama):

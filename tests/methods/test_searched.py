@@ -4,18 +4,22 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
 from test_classifier import FILLER, WORDS, rows
 
-from icl import FewShot, load_model, plugins
+from icl import FewShot, Template, load_model, plugins
 from icl.errors import InputError, MissingExtraError
+from icl.methods import _fit
 from icl.methods.classifier import Classifier, Settings
 from icl.methods.finetune import Finetune
 from icl.methods.finetune import Settings as FinetuneSettings
 from icl.protocols import MethodContext
+from icl.train.record import Diverged
+from icl.values import digest
 
 LABELS = tuple(WORDS)
 GIVEN = {"epochs": 2, "batch_size": 8, "learning_rate": 2e-3, "start": "random"}
@@ -72,6 +76,40 @@ def test_a_causal_model_is_searched_too(tmp_path, kind):
     assert found["best"]["score"] >= found["given"]["score"]
     assert predictor.training["epochs"] == found["best"]["settings"]["epochs"]
     assert len(predictor.predict(rows(3))) == 3
+
+
+def test_a_training_that_diverges_says_what_it_took(bert):
+    with pytest.raises(Diverged, match="lower its learning_rate") as caught:
+        fit(bert, rows(20), learning_rate=1e30, clip=1e30)
+    assert (caught.value.spent.n_steps > 0, caught.value.spent.n_tokens > 0, caught.value.spent.operations > 0) == (True, True, True)
+
+
+def keys_of(monkeypatch, methods):
+    """What each of them would keep its trials under."""
+    keys = []
+
+    def searching(*args, key, **more):
+        keys.append(digest(key))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_fit, "search", searching)
+    for method in methods:
+        with pytest.raises(KeyboardInterrupt):
+            method.fit(rows(20), LABELS)
+    return keys
+
+
+def test_trials_of_other_prompts_or_temperatures_are_not_taken_up(bert, tmp_path, monkeypatch):
+    lm = load_model(str(tiny.save(tmp_path / "llama")), device="cpu")
+    settings = FinetuneSettings(epochs=1, search=2)
+    written = "---\nkind: classify\ninput: [text]\n---\n{% block example %}Say: {{ text }}{% endblock %}{% block answer %} {{ answer }}{% endblock %}\n"
+    prompts = [FewShot(lm, template=Template.parse(text, "mine")) for text in (written, written.replace("Say", "Text"))]
+    words = {label: [label.upper()] for label in LABELS}
+    tuned = [Finetune(settings, prompt, seed=1) for prompt in (*prompts, replace(prompts[0], words=words))]
+    encoder = Classifier(Settings(**GIVEN, search=2), bert, ("text",), seed=1)
+    found = keys_of(monkeypatch, [*tuned, replace(tuned[0], target_temperature=2.0), encoder, replace(encoder, target_temperature=2.0)])
+    assert len(set(found)) == 6
+    assert keys_of(monkeypatch, [tuned[0], encoder]) == [found[0], found[4]]
 
 
 @pytest.mark.slow

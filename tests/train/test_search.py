@@ -6,7 +6,7 @@ import math
 import pytest
 
 from icl.errors import IclError, InputError, MissingExtraError
-from icl.train.record import Training
+from icl.train.record import Diverged, Training
 from icl.train.search import Between, around, one_of, search
 
 SPACE = {"rate": around(1e-4, 4), "epochs": one_of(4, 2, 8), "dropout": one_of(None, 0.0, 0.2)}
@@ -133,6 +133,18 @@ def test_a_trial_that_diverges_has_failed_but_what_is_given_must_not():
     assert found.record["n_failed"] == 2
     with pytest.raises(IclError, match="lower learning_rate"):
         search(SPACE, lambda *_: trained(0.5, loss=math.nan), n_parts=1, trials=4, seed=0)
+
+
+def test_a_trial_that_diverges_costs_what_it_took_till_then():
+    def attempt(changes, part, name):
+        if name == "trial-2":
+            raise Diverged("training diverged", trained(math.nan, epochs=3))
+        return trained(0.5, epochs=4)
+
+    record = search(SPACE, attempt, n_parts=1, trials=3, seed=0).record
+    assert [each["state"] for each in record["trials"]] == ["complete", "failed", "complete"]
+    assert (record["n_steps"], record["n_tokens"], record["operations"]) == (110, 1100, 11e3)
+    assert record["seconds"] == pytest.approx(6.0, abs=0.5)
 
 
 def test_an_error_of_the_users_ends_it():
