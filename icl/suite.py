@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -14,17 +12,16 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from .errors import InputError, Problem, UnknownNameError
-from .evaluate.before import Places, Source, check_cluster, check_cost, check_until, command_of, data_reports, folders_of, shared, whole
+from .evaluate.before import Places, Source, check, command_of, data_reports, folders_of, shared, whole
 from .evaluate.check import load_suite
-from .evaluate.compare import keep_tests
 from .evaluate.loading import LoadedSuite
-from .evaluate.loop import Schedule, Stopped, plan_cells, run_cells
-from .evaluate.manifest import differences
+from .evaluate.loop import Schedule, plan_cells, run_cells
 from .evaluate.on_ray import run_on_ray
 from .evaluate.pace import UntilSettled
-from .evaluate.partial import keep_plan, partial_document
+from .evaluate.partial import partial_document
 from .evaluate.prepare import prepare
-from .evaluate.results import MANIFEST, PAGE, REPORT, RESULTS, TIMING, assemble, timing, write_json
+from .evaluate.results import MANIFEST, PAGE, REPORT, RESULTS, TIMING
+from .evaluate.session import begin, opened, worked, written
 from .evaluate.speed import cost_of_plan, requests_per_s, tokens_per_s
 from .evaluate.store import STORE, RunStore, refuse_if_busy
 from .files import read_text, write_text
@@ -34,7 +31,6 @@ from .report import Answer, Shown, plan_table, run_html, table
 from .values import Prediction, canonical_json
 
 FINE, FAILED, MISSED, PARTLY, INTERRUPTED = 0, 1, 3, 4, 130
-SUITE = "suite.yaml"
 
 
 @dataclass(frozen=True)
@@ -221,13 +217,8 @@ def run(
     """
     started = time.perf_counter()
     loaded = _load(suite, limit, overrides, places)
-    check_cost(loaded, max_cost)
-    alone = {"max_cost": max_cost, "retry_failed": retry_failed, "models": models, "schedule": schedule, "until_decided": until_decided}
-    check_cluster(places, alone)
-    if until_decided:
-        check_until(loaded, margin)
-    if retry_failed and out is None:
-        raise InputError(Problem("there is nothing to try again in a new folder", "Name the run's folder with out (--out).", field="out"))
+    asked = {"max_cost": max_cost, "retry_failed": retry_failed, "models": models, "schedule": schedule, "until_decided": until_decided}
+    check(loaded, places, out, margin, asked)
     folder = Path(out) if out is not None else new_folder(loaded.name)
     refuse_if_busy(folder)
     again = partial(command_of, loaded, folder, limit, seed, overrides, places, margin if until_decided else None, cache=cache)
@@ -236,37 +227,23 @@ def run(
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted before the first prediction; begin again with: {again(max_cost=max_cost)}") from None
     until = UntilSettled.of(prepared, margin) if until_decided else None
-    with _opened(folder) as store:
+    with opened(folder) as store:
         manifest = prepared.manifest()
-        _start(store, folder, manifest, loaded)
-        keep_tests(prepared, store)
-        keep_plan(prepared, store)
-        before = float(store.get("seconds") or 0.0)
+        begin(prepared, store, manifest)
         data: dict[str, list[str]] = {}
-        interrupted, stopped, next_cost = False, None, max_cost
-        try:
-            data = data_reports(prepared, folder, in_time=schedule is not None, limited=max_cost is not None)
+
+        def work() -> None:
+            data.update(data_reports(prepared, folder, in_time=schedule is not None, limited=max_cost is not None))
             if on := places.get("on"):
                 how = {"suite": whole(suite), "overrides": overrides, "seed": seed or 0, "limit": limit, "cache": cache, **shared(places)}
                 run_on_ray(prepared, store, how, manifest, on, places.get("cpus", 1.0), places.get("gpus", 0.0))
             else:
                 run_cells(prepared, store, max_cost=max_cost, retry_failed=retry_failed, schedule=until or schedule)
-        except KeyboardInterrupt:
-            interrupted = True
-        except Stopped as error:
-            stopped = str(error)
-            next_cost = 2 * max_cost if max_cost is not None and error.over_cost else max_cost
-        finally:
-            seconds = before + time.perf_counter() - started
-            store.set("seconds", seconds)
-        document = assemble(prepared, store, manifest)
-        if until is not None and document["complete"] and (ended := until.ended(store)):
-            document["ended_early"] = ended
-        clock = {**timing(prepared, store, seconds), "suite": loaded.source}
-        if document["complete"]:
-            write_json(folder / RESULTS, document)
-        write_json(folder / TIMING, clock)
-    done = Run(folder, json.loads(json.dumps(document)), clock, data, interrupted, again(max_cost=next_cost), stopped)
+
+        ended = worked(work, store, started, max_cost)
+        document, clock = written(prepared, store, manifest, until)
+    command = again(max_cost=ended.next_cost)
+    done = Run(folder, json.loads(json.dumps(document)), clock, data, ended.interrupted, command, ended.stopped)
     write_page(done)
     return done
 
@@ -342,39 +319,8 @@ def _load(suite: Source, limit: int | None, overrides: Mapping[str, Any] | None,
     return load_suite(suite, overrides=overrides, templates=folders_of(places.get("templates")), plugins=places.get("plugins", ()))
 
 
-@contextmanager
-def _opened(folder: Path) -> Iterator[RunStore]:
-    """The store, open for writing. A new folder in which no run came to begin is removed again."""
-    is_new = not folder.exists()
-    with RunStore.open(folder) as store:
-        try:
-            yield store
-        finally:
-            has_begun = store.get("manifest") is not None
-    if is_new and not has_begun:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def new_folder(name: str) -> Path:
     """Where a run goes that names no folder."""
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     candidates = (Path("runs") / (stem if n == 1 else f"{stem}-{n}") for n in range(1, 1000))
     return next(path for path in candidates if not path.exists())
-
-
-def _start(store: RunStore, folder: Path, manifest: Mapping[str, Any], loaded: LoadedSuite) -> None:
-    """Begin a run, or go on with it if its manifest is the same. Raises InputError with every difference."""
-    now = json.loads(json.dumps(manifest))
-    old = store.get("manifest")
-    if old is not None and old != now:
-        fix = "Give another --out, or bring back what it was."
-        head = Problem("this folder holds a run of something else, or made under other conditions", fix, str(folder))
-        raise InputError([head, *differences(old, now)])
-    store.set("sessions", int(store.get("sessions") or 0) + 1)
-    if old is None:
-        store.set("manifest", now)
-        write_json(folder / MANIFEST, now)
-        file = loaded.doc.file
-        write_text(
-            folder / SUITE, read_text(file) if file is not None else json.dumps(loaded.as_dict(), ensure_ascii=False, indent=1) + "\n"
-        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from ..files import load_yaml
 from .guard import FINE
 from .options import Plugins, Quiet, Templates
 from .output import be_quiet, say, say_json, tell
+
+if TYPE_CHECKING:
+    from ..suite import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,14 @@ def run(
     what |= {"on": cluster.on, "cpus": cluster.cpus, "gpus": cluster.gpus}
     what |= {"until_decided": ending.until_decided, "margin": ending.margin}
     done = suites.run(suite, out, cache=not no_cache, max_cost=endpoints.max_cost, retry_failed=endpoints.retry_failed, **what)
+    _show(done, as_json)
+    if not (done.interrupted or done.stopped):
+        _export(done.folder, export or (), places.plugins or ())
+    return done.exit_code
+
+
+def _show(done: Run, as_json: bool) -> None:
+    """The figures, and where they are."""
     if as_json:
         say_json(done.results)
         for line in done.next() if done.interrupted or done.stopped else ():
@@ -148,9 +159,6 @@ def run(
     if (done.folder / PAGE).is_file():
         tell(f"Page: {done.folder / PAGE}")
     tell(f"Results: {done.folder}")
-    if not (done.interrupted or done.stopped):
-        _export(done.folder, export or (), places.plugins or ())
-    return done.exit_code
 
 
 def _export(folder: Path, formats: Sequence[str], plugins: Sequence[Path]) -> None:

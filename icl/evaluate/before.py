@@ -37,6 +37,16 @@ class Places(TypedDict, total=False):
     """Of each worker of the cluster; default 0."""
 
 
+def check(loaded: LoadedSuite, places: Places, out: str | Path | None, margin: float, asked: Mapping[str, Any]) -> None:
+    """Raises InputError for what a run is asked for and cannot be had. asked: `max_cost`, `retry_failed`, `models`, `schedule`, `until_decided`."""
+    check_cost(loaded, asked["max_cost"])
+    check_cluster(places, asked)
+    if asked["until_decided"]:
+        check_until(loaded, margin)
+    if asked["retry_failed"] and out is None:
+        raise InputError(Problem("there is nothing to try again in a new folder", "Name the run's folder with out (--out).", field="out"))
+
+
 def check_cost(loaded: LoadedSuite, max_cost: float | None) -> None:
     """Raises InputError for a limit that is none, and for endpoints whose cost could not be told."""
     if max_cost is None:

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from ..errors import CostLimitError, IclError, InputError
+from ..errors import CostLimitError, IclError
 from ..methods import write_regression
 from ..plugins import find
 from ..progress import note, progress
 from ..protocols import LanguageModel
 from ..values import Example, Prediction, TokenCounts, embedded_text
+from . import guarded
 from .cells import Cell, predictor_path
 from .crossed import replicate_of
 from .group_records import bias_record, content_free
@@ -31,10 +32,8 @@ from .work import Work, cost_of, measured
 
 NOT_SENT = "not sent"
 """How the reason begins where an endpoint was not even asked, because it had failed many times in a row."""
-FIT_FAILED = "fitting failed:"
-"""How the reason begins where a method could not be fitted."""
 _ERROR = re.compile(r"[A-Za-z_]\w*(Error|Exception)\w*(:|$)")
-"""How it begins where an error left an item without an answer (`_reason`)."""
+"""How it begins where an error left an item without an answer (`guarded.reason`)."""
 UNIT_ITEMS = 32
 """Items of a unit of a method with a language model: some ten seconds of work, and enough to fill batches."""
 UNIT_ITEMS_LIGHT = 256
@@ -104,7 +103,7 @@ def _failed(cells: Sequence[Cell], store: RunStore) -> list[tuple[Cell, list[int
     found = []
     for cell in cells:
         unanswered = store.unanswered(cell.key)
-        if any(str(p.why).startswith(FIT_FAILED) for p in unanswered.values()):
+        if any(str(p.why).startswith(guarded.FIT_FAILED) for p in unanswered.values()):
             store.forget(cell.key)
         elif positions := [at for at, p in unanswered.items() if p.lost or _ERROR.match(str(p.why))]:
             found.append((cell, positions))
@@ -124,7 +123,7 @@ class _Running:
         started = time.perf_counter()
         lm = self._lm(cell)
         with self._counted(cell, lm, pool):
-            predictor, failure = _fit(self.prepared, cell, pool, lm)
+            predictor, failure = guarded.fit(self.prepared, cell, pool, lm)
         fit_s = time.perf_counter() - started
         done = self.store.units(cell.key)
         predict_s = sum(done.values())
@@ -132,7 +131,7 @@ class _Running:
         for number, part in enumerate(units(len(data.test), cell)):
             started = time.perf_counter()
             with self._counted(cell, lm, data.test[part.start : part.stop]):  # to plan is to retrieve
-                counts = _planned(predictor, data.test[part.start : part.stop])
+                counts = guarded.plan(predictor, data.test[part.start : part.stop])
             planned = planned + counts if planned is not None and counts is not None else None
             if number not in done:
                 predict_s += self._unit(cell, (predictor, failure), pool, (number, part), started)
@@ -155,7 +154,7 @@ class _Running:
         # What is fitted on the items that are predicted together must see all of them, however often the run was stopped.
         known = {} if _is_transductive(predictor) else store.stored(cell.key, part)
         if predictor is None:
-            answers = dict(zip(part, _unscored(items[part.start : part.stop], str(failure)), strict=True))
+            answers = dict(zip(part, guarded.unscored(items[part.start : part.stop], str(failure)), strict=True))
         else:
             answers = self._predict(predictor, cell, {at: items[at] for at in part if at not in known})
         seconds = time.perf_counter() - started
@@ -175,7 +174,7 @@ class _Running:
         if not is_fresh and any(getattr(predictor, name, None) is not None for name in ("calibration", "abstaining")):
             # It is fitted at the first prediction, which an earlier process made: without this it would not be saved.
             items = self.prepared.tasks[cell.task].test
-            _predict(predictor, items[: len(units(len(items), cell)[0])], cell)
+            guarded.predict(predictor, items[: len(units(len(items), cell)[0])], cell)
         return self._save(predictor, cell, path)
 
     def _facts(self, cell: Cell, predictor: Any, pool: Sequence[Example], planned: TokenCounts | None) -> dict[str, Any]:
@@ -187,7 +186,7 @@ class _Running:
             "labels_missing": [label for label in labels if label not in seen] if pool else [],
             "tokens_computed": planned.computed if planned else None,
             "tokens_naive": planned.naive if planned else None,
-            "estimator": _estimator(predictor),
+            "estimator": guarded.estimator(predictor),
             "readouts": readouts_of(predictor),
         }
         levels = self.prepared.levels(cell)
@@ -207,7 +206,7 @@ class _Running:
             rows = shown_rows(pool, prompts, predictions)
             texts = {at: None if prompt is None else prompt.text for at, prompt in zip(part, prompts, strict=True)}
         except Exception as error:
-            note(f"{cell}: the report will lack the prompts of {len(part)} items: {_reason(error)}")
+            note(f"{cell}: the report will lack the prompts of {len(part)} items: {guarded.reason(error)}")
             return
         self.store.add_seen(cell.key, number, cell.task, rows, texts)
 
@@ -216,7 +215,7 @@ class _Running:
         items = self.prepared.tasks[cell.task].test
         lm, pool = self._lm(cell), self.prepared.pool(cell)
         with self._counted(cell, lm, pool):
-            predictor, failure = _fit(self.prepared, cell, pool, lm)
+            predictor, failure = guarded.fit(self.prepared, cell, pool, lm)
         if predictor is None or _is_transductive(predictor):
             note(f"{cell}: {failure or 'fitted on the items that are predicted together, so single ones are not asked for again'}")
             return
@@ -235,7 +234,7 @@ class _Running:
         own = predictor if hasattr(predictor, "totals") else None  # a trained method that is a model itself
         with self._counted(cell, own or getattr(predictor, "lm", None) or self._lm(cell), list(queries.values())):
             try:
-                whole = _predict(predictor, list(queries.values()), cell)
+                whole = guarded.predict(predictor, list(queries.values()), cell)
                 answers: Sequence[Prediction | None] = whole
                 stop: IclError | None = _is_down(whole)
             except CostLimitError as error:
@@ -296,27 +295,6 @@ N_REGRESSION = 8
 """Test items whose predictions go along with a saved predictor, so that whoever uses it can see that it still answers the same."""
 
 
-def _fit(prepared: Prepared, cell: Cell, pool: Sequence[Example], lm: LanguageModel | None) -> tuple[Any, str | None]:
-    """(the predictor, None), or (None, why there is none). What the user can mend (an InputError) stops the run."""
-    task = prepared.tasks[cell.task].task
-    try:
-        return prepared.build(cell, lm).fit(pool, labels=task.labels, unlabelled=task.unlabelled), None
-    except IclError:
-        raise
-    except Exception as error:  # one method's fault must not take the others with it
-        why = f"{FIT_FAILED} {_reason(error)}"
-        note(f"{cell}: {why}")
-        return None, why
-
-
-def _estimator(predictor: Any) -> str | None:
-    """How the answers were found; None without a language model."""
-    try:
-        return getattr(predictor, "estimator", None)
-    except IclError:  # a saved predictor that only writes prompts: its items say so
-        return None
-
-
 def _is_transductive(predictor: Any) -> bool:
     return bool(getattr(getattr(predictor, "calibration", None), "is_transductive", False))
 
@@ -325,55 +303,6 @@ def _is_down(answers: Sequence[Prediction]) -> Stopped | None:
     """Stopped if the endpoint behind these answers is no longer asked at all, rather than to fail on all that is left."""
     why = next((p.why for p in answers if p.lost and str(p.why).startswith(NOT_SENT)), None)
     return None if why is None else Stopped(f"the endpoint does not answer: {why}")
-
-
-def _predict(predictor: Any, queries: Sequence[Example], cell: Cell) -> list[Prediction]:
-    """A unit at once; if that raises, item by item, and those that raise again are unscored with the reason."""
-    try:
-        return _checked(predictor.predict(queries), queries)
-    except Exception as error:
-        if isinstance(error, IclError) and not isinstance(error, InputError):
-            raise
-        note(f"{cell}: {_reason(error)}; trying its {len(queries)} items one by one")
-    answers: list[Prediction] = []
-    for query in queries:
-        try:
-            answers += _checked(predictor.predict([query]), [query])
-        except CostLimitError as error:
-            rest = (None,) * (len(queries) - len(answers))
-            raise CostLimitError(str(error), [*answers, *rest]) from None
-        except Exception as error:
-            answers += _unscored([query], _reason(error))
-    return answers
-
-
-def _checked(answers: Sequence[Prediction], queries: Sequence[Example]) -> list[Prediction]:
-    """Raises ValueError unless there is one prediction per query, in order."""
-    if [answer.uid for answer in answers] != [query.uid for query in queries]:
-        raise ValueError(f"{len(answers)} predictions for {len(queries)} queries, or in another order")
-    return list(answers)
-
-
-def _unscored(queries: Sequence[Example], why: str) -> list[Prediction]:
-    return [Prediction(query.uid, None, why=why) for query in queries]
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def _planned(predictor: Any, queries: Sequence[Example]) -> TokenCounts | None:
-    """Tokens of a unit from a cold start; None for a method that has no plan."""
-    if not hasattr(predictor, "plan"):
-        return None
-    try:
-        counts: TokenCounts = predictor.plan(queries)
-    except CostLimitError:
-        raise
-    except Exception:  # what cannot be planned cannot be predicted either, and that is where it is reported
-        return None
-    return counts
 
 
 def peak_memory_mb() -> float | None:
@@ -399,7 +328,7 @@ def plan_cells(prepared: Prepared) -> Iterator[tuple[Cell, TokenCounts | None]]:
             data = prepared.tasks[cell.task]
             method = prepared.build(cell, prepared.lm(cell.model))
             predictor = method.fit(prepared.pool(cell), labels=data.task.labels, unlabelled=data.task.unlabelled)
-            parts = [_planned(predictor, data.test[part.start : part.stop]) for part in units(len(data.test), cell)]
+            parts = [guarded.plan(predictor, data.test[part.start : part.stop]) for part in units(len(data.test), cell)]
             known = [part for part in parts if part is not None]
             total = sum(known, TokenCounts(0, 0)) if len(known) == len(parts) else None
         yield cell, total

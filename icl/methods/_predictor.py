@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import CostLimitError, IclError, InputError, Problem
-from ..files import write_text
 from ..plugins import Learned
 from ..prompt import Unfit, bind, pack
 from ..prompt.pack import resolve_format
@@ -16,20 +15,17 @@ from ..prompt.slots import filled
 from ..protocols import LanguageModel
 from ..readout import read_answer, tie_tolerance
 from ..values import Example, Hit, Kind, LabelScores, Prediction, Prompt, TokenCounts
-from ._abstain import abstain_state
-from ._ask import Rehearsal, asking, learn, order_of, retriever_of, score_many
+from ._ask import Rehearsal, asking, order_of, retriever_of, score_many
 from ._calibrate import Frozen, Scored, abstaining_of, calibration_of, scored
 from ._common import index_of, label_order, labelled, queries_of
-from ._folder import INDEX, ROWS, TEMPLATE_FILE, save_predictor, write_rows
 from ._labels import Candidates, candidates_of, label_prediction, log_scores, refuse_unfit, unscored
 from ._layout import Layout
-from ._learned import write_learned
 from ._model import ModelHandle
 from ._plan import plan
 from ._rationale import after_rationale, check_rationales, uses_rationales, with_rationale
 from ._readouts import Premises, check_readouts, raw_scores, stored_readouts
 from ._shown import shown
-from ._state import prompt_state
+from ._state import save
 from ._why import Why, why
 from ._written import (
     Lost,
@@ -113,7 +109,7 @@ class FewShotPredictor:
     @property
     def pool(self) -> Sequence[Example]:
         """The labelled examples. Those of an index are read one by one, when asked for: opening a large one must stay instant."""
-        index = self._index if self._index is not None else self._live_index
+        index = self.used_index
         return index.examples if index is not None else self._pool
 
     @property
@@ -122,6 +118,11 @@ class FewShotPredictor:
         if self._index is None:
             self._index = self._live_index if self._live_index is not None else index_of(self._pool, self.method.encoder)
         return self._index
+
+    @property
+    def used_index(self) -> DemoIndex | None:
+        """The index over the pool, if there is one already."""
+        return self._index if self._index is not None else self._live_index
 
     @property
     def _live_index(self) -> DemoIndex | None:
@@ -374,7 +375,7 @@ class FewShotPredictor:
         """Take new labelled examples, and any new labels, from the next query on. A fitted calibration or threshold is fitted again, and
         what a selector or order learned from the model is learned again."""
         usable = labelled(examples, self.name)
-        if self._index is not None or self._live_index is not None:
+        if self.used_index is not None:
             self.index.add(usable)
         else:
             self._pool = [*self._pool, *usable]
@@ -390,16 +391,4 @@ class FewShotPredictor:
     def save(self, folder: Path | str) -> None:
         """Write a folder that `icl.load` takes. Raises InputError if the retriever, order or tokenizer is a function, or the calibration
         is transductive: it has nothing to freeze."""
-        frozen = self.calibration.saved(self) if self.calibration is not None else None
-        learn(self)
-        used = self._index if self._index is not None else self._live_index
-        state = {**prompt_state(self.method, self.bound, self._model, used), **abstain_state(self.abstaining)}
-        save_predictor(folder, {**state, "name": self.name, "calibration_state": frozen}, self._files)
-
-    def _files(self, folder: Path) -> None:
-        write_text(folder / TEMPLATE_FILE, self.bound.template.source)
-        write_learned(folder, self.learned)
-        if self._index is not None or self._live_index is not None:
-            self.index.save(folder / INDEX)
-        else:
-            write_rows(folder / ROWS, self._pool if self.method.shots else ())
+        save(self, folder)

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from ..errors import InputError, Problem
+from ..files import write_text
 from ..values import Spec
+from ._abstain import abstain_state
+from ._ask import learn
 from ._common import encoder_state
+from ._folder import INDEX, ROWS, TEMPLATE_FILE, save_predictor, write_rows
+from ._learned import write_learned
 from ._model import ModelHandle
 
 if TYPE_CHECKING:
     from ..prompt import BoundTemplate
     from ..retrieve import DemoIndex
+    from ._predictor import FewShotPredictor
     from .few_shot import FewShot
 
 SETTINGS = (
@@ -50,6 +56,24 @@ def prompt_state(method: FewShot, bound: BoundTemplate, model: ModelHandle, inde
         "model": model.state(),
         "encoder": encoder_state(index.encoder) if index is not None else {"name": _encoder_name(method.encoder)},
     }
+
+
+def save(predictor: FewShotPredictor, folder: Path | str) -> None:
+    """See `FewShotPredictor.save`."""
+    method, bound, index = predictor.method, predictor.bound, predictor.used_index
+    frozen = predictor.calibration.saved(predictor) if predictor.calibration is not None else None
+    learn(predictor)
+    state = {**prompt_state(method, bound, predictor._model, index), **abstain_state(predictor.abstaining)}
+
+    def write(to: Path) -> None:
+        write_text(to / TEMPLATE_FILE, bound.template.source)
+        write_learned(to, predictor.learned)
+        if index is not None:
+            index.save(to / INDEX)
+        else:
+            write_rows(to / ROWS, predictor.pool if method.shots else ())
+
+    save_predictor(folder, {**state, "name": predictor.name, "calibration_state": frozen}, write)
 
 
 def _plain(value: Any) -> Any:

@@ -168,7 +168,7 @@ def test_what_is_shipped_takes_new_examples_and_a_new_label(decided, tmp_path, m
 
 
 def test_a_decision_that_was_made_is_given_again_at_once(decided, task, lm, places, monkeypatch):
-    monkeypatch.setattr("icl.evaluate.loop._fit", None)
+    monkeypatch.setattr("icl.evaluate.guarded.fit", None)
     monkeypatch.setattr(course, "measure", None)
     again = decide(task, lm, places, out=decided.folder)
     assert again.text == decided.text

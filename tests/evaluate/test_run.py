@@ -220,10 +220,10 @@ def test_a_dict_is_a_suite_too(folder):
 @pytest.mark.parametrize("broken", ["fit", "items"])
 def test_what_an_error_left_unanswered_is_done_again_when_asked(folder, monkeypatch, broken):
     """Memory that ran out in one session: in the fit, or at some items."""
-    from icl.evaluate import loop
+    from icl.evaluate import guarded
 
     whole = go(folder, "whole")
-    real = loop._fit if broken == "fit" else loop._checked
+    real = guarded.fit if broken == "fit" else guarded._checked
 
     def breaks(*args):
         if broken == "fit":
@@ -234,7 +234,7 @@ def test_what_an_error_left_unanswered_is_done_again_when_asked(folder, monkeypa
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, real.__name__, breaks)
+        patch.setattr(guarded, real.__name__, breaks)
         assert go(folder).exit_code == 4
     again = go(folder)
     assert again.exit_code == 4  # the same command does nothing of it again

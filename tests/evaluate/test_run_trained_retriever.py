@@ -77,7 +77,7 @@ def test_a_suite_trains_a_retriever_on_each_pool(suite_file, tmp_path, monkeypat
         return real(predictor, queries, cell)
 
     with monkeypatch.context() as patch:
-        patch.setattr("icl.evaluate.loop._predict", stop)
+        patch.setattr("icl.evaluate.guarded.predict", stop)
         icl.run(suite_file, tmp_path / "resumed")
     assert len(calls) == 2
     assert not (tmp_path / "resumed" / "results.json").exists()
@@ -86,9 +86,9 @@ def test_a_suite_trains_a_retriever_on_each_pool(suite_file, tmp_path, monkeypat
 
 
 def loop_predict():
-    from icl.evaluate import loop
+    from icl.evaluate import guarded
 
-    return loop._predict
+    return guarded.predict
 
 
 def test_encoders_that_stages_name_are_found_beside_the_suite():
