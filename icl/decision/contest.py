@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from ..evaluate.planning import MORE_DRAWS
 from ..evaluate.prepare import Prepared, prepare
 from ..evaluate.probe import PROMPTS, TRAINED
 from ..evaluate.schema import DEFAULT_METRICS, ModelEntry
-from ..files import safe_name
 from ..plugins import available, needs_model, parse_spec
 from ..protocols import LanguageModel
 from ..values import Kind, Spec, embedded_text
@@ -212,7 +212,7 @@ def suite_of(
     first = request.metric
     metrics = None if first is None else [first, *(name for name in DEFAULT_METRICS[task.kind] if name != parse_spec(first, "metric").name)]
     entry = {
-        "name": (safe_name(task.name) or "task")[:80],
+        "name": "-".join(re.findall(r"[A-Za-z0-9._]+", task.name))[:80].strip(".") or "task",
         "train": task,
         "kind": task.kind,
         "input": list(task.inputs),

@@ -62,6 +62,7 @@ def decide(task, lm, places, **more):
 
 def test_the_answer_is_what_the_run_found(decided, task):
     found = decided.findings
+    assert {record["task"] for record in decided.run.results} == {"made-up"}  # a suite's names have no blanks
     assert {(p.method, p.budget, p.n_runs) for p in found.points} == {
         ("zero_shot", None, 1), *((m, b, 2) for m in USUAL if m != "zero_shot" for b in (16, 64)),
     }  # fmt: skip
