@@ -41,7 +41,7 @@ def wilson(n_right: float, n: int) -> Interval:
     share = n_right / n
     centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return 0.0 if n_right <= 0 else centre - half, 1.0 if n_right >= n else centre + half  # the ends exactly, not but for rounding
 
 
 def resamples(n: int, rng: np.random.Generator, count: int = N_RESAMPLES) -> Iterator[NDArray[np.int64]]:

@@ -21,6 +21,10 @@ def test_wilson_gives_the_published_intervals(right, n, low, high):
     assert wilson(right, n) == pytest.approx((low, high), abs=5e-5)
 
 
+def test_wilson_ends_at_0_and_1_exactly():
+    assert all(wilson(0, n)[0] == 0 and wilson(n, n)[1] == 1 for n in range(1, 300))
+
+
 def test_the_same_generator_gives_the_same_interval():
     values = np.random.default_rng(1).random(50)
     first, second = (one_run(mean(values), np.arange(50), np.random.default_rng(7)) for _ in range(2))
