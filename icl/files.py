@@ -54,7 +54,7 @@ def read_text(path: Path | str, *, what: str = "file") -> str:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        raise InputError(Problem(f"the {what} does not exist", _neighbours(path), str(path))) from None
+        raise InputError(Problem(f"the {what} does not exist", neighbours(path), str(path))) from None
     except OSError as error:
         raise InputError(Problem(f"the {what} cannot be read: {error.strerror}", "Give the path of a readable file.", str(path))) from None
     return decode(raw, path)
@@ -72,11 +72,13 @@ def decode(raw: bytes, path: Path | str) -> str:
         ) from None
 
 
-def _neighbours(path: Path) -> str:
+def neighbours(path: Path) -> str:
+    """What to do about a file that is not there: which one of its kind in its folder may be meant."""
     folder = path.parent
     if not folder.is_dir():
         return f"The folder '{folder}' does not exist either."
-    return suggest(path.name, [p.name for p in folder.iterdir() if p.suffix == path.suffix][:20])
+    near = sorted(p.name for p in folder.iterdir() if p.suffix == path.suffix)[:20]
+    return suggest(path.name, near) if near else f"Check the path: there is no {path.suffix or 'such'} file in its folder."
 
 
 def load_yaml(text: str, file: str | None = None, *, first_line: int = 1) -> Yaml:

@@ -301,17 +301,25 @@ def normalised_text(text: str) -> str:
 _NOT_ALNUM = re.compile(r"[\W_]+")
 
 
+def _is_field_value(value: Any) -> bool:
+    if isinstance(value, str | int | float):
+        return True
+    return isinstance(value, Sequence) and all(isinstance(turn, Mapping) and {"role", "text"} <= set(turn) for turn in value)
+
+
 def as_query(query: Example | Mapping[str, Any] | str, inputs: Sequence[str]) -> Example:
     """An Example for whatever a user passes as a query.
 
     inputs: names of the input fields. A str stands for the only one. A mapping may also carry `choices`. The uid starts
     with `RAW_QUERY`, so that the leak guard (which excludes a task row's own copy) leaves an exact match usable.
-    Raises InputError if fields are missing or a str is given where there are several.
+    Raises InputError if fields are missing or hold neither text, a number nor a conversation, or a str is given where there are several.
     """
     from .errors import InputError, Problem
 
     if isinstance(query, Example):
         return query
+    if not isinstance(query, str | Mapping):
+        raise InputError(Problem(f"a query is a text or a dict, got {query!r:.60}", "Pass a dict: {field: value, …}."))
     if isinstance(query, str):
         if len(inputs) != 1:
             raise InputError(
@@ -325,4 +333,7 @@ def as_query(query: Example | Mapping[str, Any] | str, inputs: Sequence[str]) ->
         raise InputError(Problem(f"the query lacks the field(s) {missing}", f"Give all of {list(inputs)}; got {sorted(query)}."))
     choices = tuple(str(c) for c in query.get("choices", ()))
     fields = {name: query[name] for name in inputs}
+    if odd := [name for name, value in fields.items() if not _is_field_value(value)]:
+        fix = "Give a text, a number, or a conversation: a list of turns, each a dict with 'role' and 'text'."
+        raise InputError([Problem(f"the query's field holds {fields[name]!r:.60}", fix, field=name) for name in odd])
     return Example(f"{RAW_QUERY}{content_digest(fields, choices)}", fields, None, choices)

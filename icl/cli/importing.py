@@ -55,6 +55,9 @@ def _import(read: Reader, files: Sequence[Path], to: Path, as_json: bool, quiet:
 
     be_quiet(quiet)
     imported, refused = read(files)
+    if not (imported or refused):
+        fix = "Name task files, or a folder of them. Lists of tasks and groups, and files that others include, hold none."
+        raise InputError(Problem("no task or template of others is here", fix, str(files[0]) if len(files) == 1 else None))
     paths = write(imported, to)
     if as_json:
         left_out = [{"name": each.name, "file": each.source, "reason": each.reason, "detail": each.detail} for each in refused]

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..errors import InputError, Problem, suggest
+from ..errors import InputError, Problem
+from ..files import neighbours
 
 MAX_PROBLEMS = 20
 Row: TypeAlias = dict[str, Any]
@@ -112,7 +113,7 @@ def check_file(path: Path) -> None:
         with open(path, "rb") as file:
             head = file.read(64)
     except FileNotFoundError:
-        raise InputError(Problem("the file does not exist", _nearby(path), str(path))) from None
+        raise InputError(Problem("the file does not exist", neighbours(path), str(path))) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(Problem(f"the file cannot be read: {reason}", "Give the path of a readable file.", str(path))) from None
@@ -122,12 +123,6 @@ def check_file(path: Path) -> None:
         raise InputError(
             Problem("the file is UTF-16, not UTF-8", "Save it as UTF-8 (for example: iconv -f utf-16 -t utf-8).", str(path), 1)
         )
-
-
-def _nearby(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"The folder '{path.parent}' does not exist either."
-    return suggest(path.name, sorted(p.name for p in path.parent.iterdir() if p.suffix == path.suffix)[:20])
 
 
 def text_lines(path: Path, trouble: Trouble) -> Iterator[str]:

@@ -45,7 +45,8 @@ def load_suite(
     folders = template_folders(tuple(Path(p) for p in templates), beside=folder)
     label = str(source) if not isinstance(source, Mapping) else name
     loaded = LoadedSuite(suite, name, folder, methods, metrics, doc, label, checker.plugins, tuple(folders))
-    problems += [*checker.problems, *model_problems(loaded), *_tasks(loaded), *_references(loaded), *_thresholds(loaded)]
+    problems += [*checker.problems, *model_problems(loaded), *_tasks(loaded), *_references(loaded), *_metric_fields(loaded)]
+    problems += _thresholds(loaded)
     if problems:
         raise InputError(sorted(dict.fromkeys(problems), key=lambda p: (p.file != doc.file, p.line or 0)))
     return loaded
@@ -314,6 +315,21 @@ def _references(loaded: LoadedSuite) -> Iterator[Problem]:
         spec = parse_spec(value, "metric")
         if any(s.name == spec.name for s in loaded.metrics) and not kinds & kinds_of("metric", spec.name, loaded.plugins):
             yield loaded.problem(f"the metric '{spec.name}' judges no task of this suite", "Take it out.", "metrics", n)
+
+
+def _metric_fields(loaded: LoadedSuite) -> Iterator[Problem]:
+    """Metrics that read an input field which no task has: they would score nothing, which is seen when all the work is done."""
+    known = {field for task in loaded.suite.tasks for field in task.fields}
+    for n, value in enumerate(loaded.suite.metrics or ()):
+        spec = parse_spec(value, "metric")
+        if not any(s.name == spec.name for s in loaded.metrics or ()):
+            continue  # its own problem comes first
+        found = find("metric", spec.name, loaded.plugins)
+        reads = getattr(found.load(), "fields_of", None)
+        for field in reads(settings_of(found, spec.settings, spec.name)) if reads is not None else ():
+            if field not in known:
+                fix = f"{suggest(field, known)} A metric reads input fields: name it in the 'input' of the task too."
+                yield loaded.problem(f"'{spec.name}' reads the field '{field}', which no task has", fix, "metrics", n)
 
 
 def _thresholds(loaded: LoadedSuite) -> Iterator[Problem]:

@@ -152,11 +152,17 @@ def answer_schema(loaded: LoadedSuite, entry: TaskEntry) -> dict[str, Any] | Non
 
 def answer_problems(loaded: LoadedSuite, entry: TaskEntry, n: int) -> Iterator[Problem]:
     """What is wrong with that schema. n: the place of the task."""
+    from ..model.constraint import schema_problem
+
     try:
-        answer_schema(loaded, entry)
+        schema = answer_schema(loaded, entry)
     except InputError as error:
         for problem in error.problems:
             yield problem if problem.file else loaded.problem(problem.message, problem.fix, "tasks", n, "answer")
+        return
+    here = any(not model.remote for model in loaded.suite.model_entries)  # what a provider can follow is its own matter
+    if schema is not None and here and (wrong := schema_problem(schema)) is not None:
+        yield loaded.problem(wrong.message, wrong.fix, "tasks", n, "answer")
 
 
 def list_suites() -> dict[str, Path]:

@@ -112,7 +112,8 @@ def judge(metric: Any, predictions: Sequence[Prediction], examples: Sequence[Exa
     if not math.isfinite(value):
         return Metric(None, None, None, 0, len(values) - n_abstained, n_abstained)
     scored = values[positions]
-    if not hasattr(metric, "aggregate") and bool(np.isin(scored, (0.0, 1.0)).all()):
+    is_share = not hasattr(metric, "aggregate") and getattr(metric, "bounds", (0.0, 1.0)) == (0.0, 1.0)  # a length of one word is none
+    if is_share and bool(np.isin(scored, (0.0, 1.0)).all()):
         low, high = wilson(float(scored.sum()), len(scored))
     else:
         low, high = widened(metric, value, one_run(function, positions, rng), len(positions))

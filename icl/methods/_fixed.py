@@ -120,7 +120,7 @@ def _chosen(predictor: FewShotPredictor, query: Any) -> list[Example]:
 
 def _places(fields: Sequence[str], shown: Sequence[Example]) -> dict[str, str]:
     """Field -> a mark that stands in no demonstration."""
-    texts = "\n".join(str(value) for e in shown for value in e.fields.values())
+    texts = "\n".join(str(value) for e in shown for value in (*e.fields.values(), e.target, e.rationale))
     places = {}
     for name in fields:
         n, place = 0, f"{{{{{name}}}}}"

@@ -27,20 +27,27 @@ def schema_of(value: Any) -> dict[str, Any] | None:
         return None
     file = str(value) if isinstance(value, str | Path) else None
     if isinstance(value, type) and issubclass(value, BaseModel):
-        return value.model_json_schema()
+        value = value.model_json_schema()
     if isinstance(value, str | Path):
         try:
             value = json.loads(read_text(Path(value), what="schema"))
         except ValueError as error:
             raise InputError(Problem(f"not JSON: {error}", "Give a file with one JSON schema.", str(value), field="answer")) from None
-    if not isinstance(value, Mapping) or value.get("type") != "object":
+    if not isinstance(value, Mapping) or _root(value).get("type") != "object":
         raise InputError(
             Problem("the schema of a record describes an object", 'Give one with "type": "object", or a pydantic class.', field="answer")
         )
     fix = "A '$ref' names a place in this same file, such as #/$defs/Name: define it there, or copy what another file defines."
-    if wrong := [ref for ref in dict.fromkeys(_references(value)) if not _leads_somewhere(ref, value)]:
+    if wrong := [ref for ref in dict.fromkeys(_references(value)) if _led_to(ref, value) is None]:
         raise InputError([Problem(f"'$ref': {ref!r} leads nowhere", fix, file, field="answer") for ref in wrong])
     return dict(value)
+
+
+def _root(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a schema describes: itself, or what it refers to as a whole, as that of a pydantic class that holds itself does."""
+    reference = schema.get("$ref")
+    found = _led_to(reference, schema) if isinstance(reference, str) and "type" not in schema else schema
+    return found if isinstance(found, Mapping) else {}
 
 
 def _references(schema: Any) -> Iterator[Any]:
@@ -56,10 +63,10 @@ def _references(schema: Any) -> Iterator[Any]:
             yield from _references(value)
 
 
-def _leads_somewhere(reference: str, schema: Mapping[str, Any]) -> bool:
-    """Whether a reference is `#`, or a JSON pointer (RFC 6901) to a part of the schema. Other files and addresses are not read."""
+def _led_to(reference: str, schema: Mapping[str, Any]) -> Mapping[str, Any] | bool | None:
+    """The part of the schema that `#`, or a JSON pointer (RFC 6901), leads to; None if there is none. Other files and addresses are not read."""
     if not reference.startswith("#") or (reference != "#" and not reference.startswith("#/")):
-        return False
+        return None
     at: Any = schema
     for part in unquote(reference).split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
@@ -68,8 +75,8 @@ def _leads_somewhere(reference: str, schema: Mapping[str, Any]) -> bool:
         elif isinstance(at, list) and name.isdecimal() and int(name) < len(at):
             at = at[int(name)]
         else:
-            return False
-    return isinstance(at, Mapping | bool)
+            return None
+    return at if isinstance(at, Mapping | bool) else None
 
 
 def constrains(lm: LanguageModel) -> bool:

@@ -143,7 +143,7 @@ def grammar_maker(tokens: Tokenization, vocabulary: int, end_ids: frozenset[int]
     def matcher(grammar: str, shown: str) -> Any:
         made = LLMatcher(wrapped, grammar)
         if made.is_error():
-            raise InputError(Problem(f"{shown} cannot be followed: {made.get_error().splitlines()[0]}", "Write it more simply."))
+            raise InputError(_not_followed(shown, made.get_error()))
         return made
 
     def make(rule: Rule) -> Grammar:
@@ -154,6 +154,20 @@ def grammar_maker(tokens: Tokenization, vocabulary: int, end_ids: frozenset[int]
         return Grammar(matcher(grammar, shown).deep_copy(), ends, banned)
 
     return make
+
+
+def _not_followed(shown: str, why: str) -> Problem:
+    return Problem(f"{shown} cannot be followed: {' '.join(why.split())}", "Correct it, or write it more simply.")
+
+
+def schema_problem(schema: Mapping[str, Any]) -> Problem | None:
+    """Why no model on this machine can be held to a JSON schema, found without a model; None also where llguidance is not installed."""
+    try:
+        from llguidance import LLMatcher
+    except ImportError:
+        return None
+    why = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON))
+    return _not_followed("the JSON schema", why) if why else None
 
 
 def _with_decoder(serialised: str) -> str:

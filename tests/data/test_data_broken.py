@@ -118,6 +118,8 @@ def test_a_file_that_is_not_there_names_its_neighbour(tmp_path):
     assert "Did you mean 'train.csv'?" in problem.fix
     (problem,) = problems_of(tmp_path / "nowhere" / "train.csv")
     assert "does not exist either" in problem.fix
+    (problem,) = problems_of(tmp_path / "rows.jsonl")
+    assert problem.fix == "Check the path: there is no .jsonl file in its folder."
     (problem,) = problems_of(write(tmp_path / "train.xlsx", "x"))
     assert ".parquet" in problem.fix
 

@@ -300,6 +300,10 @@ def test_length():
     assert values("length", cases, unit="characters") == [24, 2]
     assert values("length_within", cases, least=2, most=5) == [1, 0]
     assert not metric("length").ranked
+    examples = [Example(f"{n}-0", {}, "x") for n in range(4)]
+    said = icl.score(examples, [Prediction(e.uid, "yes") for e in examples], metrics=["length", {"length_within": {"most": 2}}])
+    assert (said["length"].low, said["length"].high) == (1, 1)  # one word each is a length, no share of 1
+    assert said["length_within"].low < 1
     for wrong in ({}, {"least": 3, "most": 2}):
         with pytest.raises(InputError):
             metric("length_within", **wrong)

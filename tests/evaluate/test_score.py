@@ -25,6 +25,17 @@ def test_predictions_of_typed_queries_are_matched_by_place():
     assert icl.score(EXAMPLES, [Prediction(q.uid, e.target) for q, e in zip(typed, EXAMPLES, strict=True)])["accuracy"].value == 1.0
 
 
+@pytest.mark.parametrize(
+    "query", [{"text": None}, {"text": ["a", "b"]}, {"text": [{"role": "user"}]}, {"text": {"a": 1}}, 7, None, ["text"]]
+)
+def test_a_query_that_is_no_text_is_refused(query):
+    with pytest.raises(InputError) as error:
+        as_query(query, ["text"])
+    assert error.value.problems[0].fix
+    turns = [{"role": "user", "text": "hello"}]
+    assert [as_query({"text": fine}, ["text"]).fields["text"] for fine in (5, 1.5, turns)] == [5, 1.5, turns]
+
+
 def test_settings_of_a_metric():
     probable = [Prediction(p.uid, p.answer, {str(p.answer): 0.9}) for p in RIGHT]
     assert icl.score(EXAMPLES, probable, [{"ece": {"bins": 1}}])["ece"].value == pytest.approx(0.1)

@@ -279,6 +279,42 @@ def test_a_wrong_schema_of_records_is_found_before_any_data_is_read(tmp_path, sc
         (tmp_path / f"{name}.jsonl").write_text('{"text": "a", "record": "{}"}\n')
     if schema is not None:
         (tmp_path / "s.json").write_text(schema)
+    assert any(p.message.startswith(message) for p in problems(record_suite(tmp_path, "[]")))
+
+
+def record_suite(folder, models):
     task = "{name: r, train: train.jsonl, test: test.jsonl, kind: answer, label: record, template: record, answer: s.json}"
-    (tmp_path / "s.yaml").write_text(f"models: []\ntasks:\n  - {task}\nmethods: [majority]\nmetrics: [field_match]\n")
-    assert any(p.message.startswith(message) for p in problems(tmp_path / "s.yaml"))
+    (folder / "s.yaml").write_text(f"models: {models}\ntasks:\n  - {task}\nmethods: [majority]\nmetrics: [field_match]\n")
+    return folder / "s.yaml"
+
+
+def test_a_schema_that_no_model_here_can_be_held_to_is_found_before_the_run(tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "a", "record": "{}"}\n')
+    schema = {"type": "object", "properties": {"a": {"type": "strnig"}, "b": {"type": "string", "pattern": "(?=x)y"}}, "required": ["b"]}
+    for part, words in ((schema, "Invalid type: strnig"), ({**schema, "properties": {"b": schema["properties"]["b"]}}, "look-around")):
+        (tmp_path / "s.json").write_text(json.dumps(part))
+        found = problems(record_suite(tmp_path, "[smollm2]"))
+        assert [(p.field, words in p.message) for p in found] == [("tasks.0.answer", True)]
+    load_suite(record_suite(tmp_path, "['https://host/v1#m']"))  # what a provider can follow is its own matter
+
+
+@pytest.mark.parametrize(
+    ("metric", "field"),
+    [
+        ("{word_coverage: {field: words}}", "words"),
+        ("{pass_at_k: {run: true}}", "tests"),
+        ("{pass_at_k: {run: true, tests: text, before: prompt}}", "prompt"),
+        ("{pass_at_k: {run: true, call: 'check({entry})'}}", "entry"),
+        ("{pass_at_k: {run: true, tests: text}}", None),
+        ("{word_coverage: {words: [a]}}", None),
+    ],
+)
+def test_a_metric_that_reads_a_field_no_task_has_is_refused(tmp_path, metric, field):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "answer": "b"}\n')
+    task = "{name: t, train: rows.jsonl, test: rows.jsonl, kind: answer, label: answer}"
+    (tmp_path / "s.yaml").write_text(f"models: []\ntasks: [{task}]\nmethods: [majority]\nmetrics: [exact_match, {metric}]\n")
+    if field is None:
+        load_suite(tmp_path / "s.yaml")
+        return
+    assert [(p.field, f"reads the field '{field}'" in p.message) for p in problems(tmp_path / "s.yaml")] == [("metrics.1", True)]

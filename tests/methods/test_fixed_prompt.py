@@ -69,6 +69,8 @@ def test_a_mark_that_stands_in_a_demonstration_is_another_one(fitted):
     found = ship.fixed(fitted(pool=pool, shots=9, retriever="random"))
     assert found.places == {"text": "{{text_1}}"}
     assert found.text.count("{{text_1}}") == 1
+    pool = [example({"text": f"what {n}"}, "write {{text}}") for n in range(2)]
+    assert ship.fixed(fitted(pool=pool, shots=2, retriever="random")).text.count("{{text_1}}") == 1  # in an answer too
 
 
 def test_zero_shot_and_what_has_no_one_prompt(fitted, encoder_folder):

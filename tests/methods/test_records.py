@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import tiny
-from pydantic import BaseModel
+from pydantic import BaseModel, RootModel
 from small_tasks import POOLS, example
 
 import icl
@@ -69,6 +69,23 @@ def test_a_pydantic_class_is_a_schema_and_a_saved_predictor_keeps_it(tiny_lm, en
     predictor.save(tmp_path / "saved")
     again = icl.load(tmp_path / "saved", lm=tiny_lm)
     assert [p.answer for p in again.predict(["a red cap"])] == [p.answer for p in got]
+
+
+class Tree(BaseModel):
+    """A record that holds others of its kind: pydantic writes its schema as a reference alone."""
+
+    name: str
+    kids: list["Tree"] = []
+
+
+def test_a_class_that_holds_itself_is_a_schema(tiny_lm, encoder_folder):
+    assert _schema.schema_of(Tree) == _schema.schema_of(_schema.schema_of(Tree)) == Tree.model_json_schema()
+    assert "type" not in Tree.model_json_schema()
+    predictor = method(tiny_lm, encoder_folder, answer=Tree, max_new_tokens=200).fit(POOL)
+    assert all(p.answer is None or Tree.model_validate_json(p.answer) for p in predictor.predict(["a red cap"]))
+    for wrong in (RootModel[list[int]], {"$ref": "#/$defs/A", "$defs": {"A": {"type": "string"}}}, {"$ref": "#"}, {"$ref": 5}):
+        with pytest.raises(InputError, match="describes an object"):
+            _schema.schema_of(wrong)
 
 
 @pytest.mark.parametrize("reference", ["#/$defs/Gone", "other.json#/a", "https://host/schema.json", "#/properties/name/type", "Name", 5])

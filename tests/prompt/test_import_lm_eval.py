@@ -10,6 +10,7 @@ import tiny
 import yaml
 
 import icl
+from icl.cli import main
 from icl.errors import InputError
 from icl.evaluate import load_suite
 from icl.evaluate.prepare import prepare
@@ -340,6 +341,15 @@ def test_one_bad_file_is_refused_and_the_others_are_taken(more, reason, tmp_path
     found, refused = lm_eval.read([tmp_path / "bad.yaml", tmp_path / "good.yaml"])
     assert [each.name for each in found] == ["good"]
     assert [each.reason for each in refused] == [reason]
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "group: g\ntask: [a, b]\n"])
+def test_files_without_a_task_are_not_passed_over_in_silence(text, tmp_path, capsys):
+    (tmp_path / "g.yaml").write_text(text, encoding="utf-8")
+    for where in (tmp_path / "g.yaml", tmp_path):
+        assert main(["import", "lm-eval", str(where), "--to", str(tmp_path / "to")]) == 2
+        assert "no task or template of others is here" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
 
 
 def test_tasks_of_one_name_do_not_write_over_each_other(tmp_path):

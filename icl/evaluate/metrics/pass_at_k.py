@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["KINDS", "PassAtK", "Settings", "build", "code_of", "estimate", "joined"]
+__all__ = ["KINDS", "PassAtK", "Settings", "build", "code_of", "estimate", "fields_of", "joined"]
 
 KINDS = frozenset({"answer"})
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
@@ -136,6 +136,14 @@ def estimate(passed: Sequence[bool], k: int) -> float:
     for i in range(n - c + 1, n + 1):  # the product of Chen et al., which does not overflow
         missed *= 1 - k / i
     return 1 - missed if n - c >= k else 1.0
+
+
+def fields_of(settings: Settings) -> list[str]:
+    """The input fields that an item must have; with a `call` the tests may be in it alone, and what may not run reads nothing."""
+    if not settings.run:
+        return []
+    tests = [] if settings.call else [settings.tests]
+    return [*tests, *([settings.before] if settings.before else []), *_FIELD.findall(settings.call or "")]
 
 
 def build(settings: Settings, context: Context) -> PassAtK:

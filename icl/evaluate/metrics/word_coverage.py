@@ -11,7 +11,7 @@ from ...plugins import Context
 from ...values import Example, field_text
 from ._answers import PerAnswer, words_of
 
-__all__ = ["KINDS", "Settings", "build"]
+__all__ = ["KINDS", "Settings", "build", "fields_of"]
 
 KINDS = frozenset({"answer"})
 _SEPARATORS = re.compile(r"[,;\n]+")
@@ -41,6 +41,11 @@ class Settings(BaseModel):
         if self.pattern is not None and self.field is None:
             raise ValueError("'pattern' reads a field: give 'field' too")
         return self
+
+
+def fields_of(settings: Settings) -> list[str]:
+    """The input fields that an item must have."""
+    return [] if settings.field is None else [settings.field]
 
 
 def build(settings: Settings, context: Context) -> PerAnswer:
