@@ -82,10 +82,13 @@ class Judge:
     """A language model that compares or marks answers. Each question is asked once."""
 
     def __init__(self, lm: LanguageModel, *, criterion: str = CRITERION, rubric: str = RUBRIC, top: int = 5, format: str = "auto") -> None:
-        """criterion: goes on from "Which answer". rubric: what the marks from 1 to `top` mean. Raises InputError for text with braces."""
+        """criterion: goes on from "Which answer". rubric: what the marks from 1 to `top` mean. Raises InputError for text with braces, and a `top`
+        less than 2."""
         for field, text in (("criterion", criterion), ("rubric", rubric)):
             if any(mark in text for mark in ("{", "}", "\n")):
                 raise InputError(Problem("braces and line ends have no place here", "Write one plain sentence.", field=field))
+        if top < 2:
+            raise InputError(Problem(f"marks from 1 to {top} tell no answers apart", "Give 2 or more.", field="top"))
         self.lm, self.top, self.format = lm, top, format
         self._pair = _template(PAIR.format(criterion=criterion), "judge-pair")
         self._mark = _template(MARKS.format(marks=", ".join(f'"{n}"' for n in range(1, top + 1)), top=top, rubric=rubric), "judge-mark")

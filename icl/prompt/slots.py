@@ -14,13 +14,15 @@ SLOT = re.compile(r"\{([A-Za-z_]\w*)\}")
 
 
 def emptied(answer: str, fields: Mapping[str, FieldValue], slots: Sequence[str]) -> str:
-    """An answer with the slot of a field wherever the field's value stands as a whole word; of several that fit, the longest."""
+    """An answer with the slot of a field wherever the field's value stands as a whole word or number (5 is none of 5.50, 1,500 or 10:05's
+    parts); of several that fit, the longest."""
     values = _values(fields, slots)
     if not values:
         return answer
     slot_of = {value: name for name, value in reversed(values.items())}  # of equal values the first field's
     longest_first = "|".join(re.escape(value) for value in sorted(slot_of, key=len, reverse=True))
-    return re.sub(rf"(?<!\w)(?:{longest_first})(?!\w)", lambda found: f"{{{slot_of[found[0]]}}}", answer)
+    begins, ends = r"(?<!\w)(?!(?<=\d[.,:])\d)", r"(?!\w)(?!(?<=\d)[.,:]\d)"
+    return re.sub(rf"{begins}(?:{longest_first}){ends}", lambda found: f"{{{slot_of[found[0]]}}}", answer)
 
 
 def filled(text: str, fields: Mapping[str, FieldValue], slots: Sequence[str]) -> tuple[str | None, str | None]:

@@ -141,3 +141,6 @@ def test_a_criterion_is_one_plain_sentence():
     for wrong in ({"criterion": "is {{ task }}"}, {"rubric": "one\ntwo"}):
         with pytest.raises(InputError):
             Judge(Ruled(longer), **wrong)
+    for top in (0, 1):  # a scale of one mark
+        with pytest.raises(InputError, match="tell no answers apart"):
+            Judge(Ruled(longer), top=top)

@@ -82,6 +82,10 @@ def test_an_emptied_answer_is_filled_to_what_it_was(answer, fields):
 def test_the_longest_value_counts_and_parts_of_words_do_not():
     fields = {"order": "12", "day": "12 May"}
     assert emptied("12 on 12 May, 120 or 512", fields, ("order", "day")) == "{order} on {day}, 120 or 512"
+    numbers = "12: 12.50, 3.12, 1,12 at 10:12, 12,000, May:12.5; but 12, 12."
+    shown = "{order}: 12.50, 3.12, 1,12 at 10:12, 12,000, May:12.5; but {order}, {order}."
+    assert emptied(numbers, {"order": "12"}, ("order",)) == shown  # the 12 of 12.50 is no order
+    assert emptied("on May:5", {"day": "May"}, ("day",)) == "on {day}:5"
 
 
 @pytest.mark.parametrize(("old", "new", "says"), [
