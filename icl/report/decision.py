@@ -56,6 +56,7 @@ def _said(found: Findings, notes: Sequence[str]) -> list[str]:
     """The sentences of the answer, grouped by what they are about."""
     parts = [
         _winner(found),
+        _same_for_all(found),
         _against(found),
         _optimism(found),
         _crossover(found),
@@ -85,6 +86,12 @@ def _winner(found: Findings) -> str:
     else:
         why = f"half of the test items chooses {one}, the other half {other}"
     return f"Not settled: {why}; all of them choose {choice.winner}. The method that one half chooses has, {labels}, the {found.metric} {figure} on the other half {size}."
+
+
+def _same_for_all(found: Findings) -> str:
+    if found.choice.winner != "majority":
+        return ""
+    return "It gives every query the same answer: nothing that was compared is known to do better."
 
 
 def _against(found: Findings) -> str:

@@ -85,6 +85,12 @@ def test_the_best_that_is_also_used():
     assert "could be nothing" not in paragraph(clear)
 
 
+def test_that_nothing_does_better_than_one_answer_for_all_is_said():
+    said = "It gives every query the same answer: nothing that was compared is known to do better."
+    assert said in paragraph(with_choice(winner="majority", halves=("majority",) * 2))
+    assert said not in paragraph(findings())
+
+
 def test_a_difference_within_the_margin():
     sure = replace(against(158, 160), low=-0.015, high=-0.005)
     rivals = (findings().choice.rivals[0], Rival("embedding_head", 0.79, sure, True, 0.02))
