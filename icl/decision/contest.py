@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 import statistics
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,6 +206,12 @@ def _on_its_base(entry: Any, is_remote: bool) -> Any:
     return {**more, "finetune": {"base": "smollm2", **settings}}
 
 
+def _plain(name: str) -> str:
+    """A name as suites take it: accents taken off, hyphens for all else."""
+    letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return "-".join(re.findall(r"[A-Za-z0-9._]+", letters))[:80].strip(".") or "task"
+
+
 def suite_of(
     task: Task, request: Request, lm: LanguageModel | None, methods: Sequence[Any], budgets: Sequence[int], seeds: int, n_items: int | None
 ) -> dict[str, Any]:
@@ -212,7 +219,7 @@ def suite_of(
     first = request.metric
     metrics = None if first is None else [first, *(name for name in DEFAULT_METRICS[task.kind] if name != parse_spec(first, "metric").name)]
     entry = {
-        "name": "-".join(re.findall(r"[A-Za-z0-9._]+", task.name))[:80].strip(".") or "task",
+        "name": _plain(task.name),
         "train": task,
         "kind": task.kind,
         "input": list(task.inputs),

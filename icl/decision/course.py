@@ -157,7 +157,7 @@ def _planned(contest: Contest, started: float) -> tuple[Plan, list[Estimate]]:
     if found is None:
         least = smallest(offer).seconds / (1 - RESERVE)
         fix = f"Give at least {math.ceil(least / 6) / 10:g} minutes, fewer label budgets, seeds or methods, or a faster model."
-        raise InputError(Problem(f"{request.minutes:g} minutes are too few: the smallest comparison takes longer", fix, field="minutes"))
+        raise InputError(Problem(f"{request.minutes:g} min is too short: the smallest comparison takes longer", fix, field="minutes"))
     return found, estimates
 
 

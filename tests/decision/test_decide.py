@@ -12,7 +12,7 @@ import tiny
 import icl
 from icl.cli import main
 from icl.decision import course
-from icl.decision.contest import Contest, Request
+from icl.decision.contest import Contest, Request, _plain
 from icl.errors import InputError
 from icl.evaluate.probe import measure
 from icl.evaluate.store import RunStore
@@ -53,6 +53,12 @@ def decided(task, lm, places, tmp_path_factory):
     """All of the ladder: the time is ample, and label budgets and draws are named."""
     out = tmp_path_factory.mktemp("decided") / "run"
     return decide(task, lm, places, out=out)
+
+
+def test_a_task_is_called_as_its_file_is():
+    assert [_plain(name) for name in ("made up", "données.v2", "tickets_2024", "数据", "..")] == [
+        "made-up", "donnees.v2", "tickets_2024", "task", "task",
+    ]  # fmt: skip
 
 
 def decide(task, lm, places, **more):
@@ -280,7 +286,7 @@ BAD = [
     ({"methods": ["nearest_answer"]}, "cannot do a task of kind 'classify'"),
     ({"until_decided": True, "seeds": 1}, "stop early"),
     ({"template": "no_such"}, "no_such"),
-    ({"minutes": 1e-4}, "are too few: the smallest comparison takes longer"),
+    ({"minutes": 1e-4}, "min is too short: the smallest comparison takes longer"),
 ]
 
 

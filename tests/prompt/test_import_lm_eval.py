@@ -353,9 +353,9 @@ def test_files_without_a_task_are_not_passed_over_in_silence(text, tmp_path, cap
 
 
 def test_tasks_of_one_name_do_not_write_over_each_other(tmp_path):
-    for n, name in enumerate(["same", "same", "Same", "a b", "a-b"]):
+    for n, name in enumerate(["same", "same", "Same", "a b", "a-b", "../b"]):
         (tmp_path / f"{n}.yaml").write_text(yaml.safe_dump({**PLAIN, "task": name, "dataset_path": f"d{n}"}), encoding="utf-8")
     found, _ = lm_eval.read(sorted(tmp_path.glob("*.yaml")))
     paths = write(found, tmp_path / "to")
-    assert [path.stem for path in paths] == ["same", "same-2", "Same-3", "a-b", "a-b-2"]
-    assert [yaml.safe_load(path.read_text())["tasks"][0]["train"] for path in paths] == [f"hf:d{n}:test" for n in range(5)]
+    assert [path.stem for path in paths] == ["same", "same-2", "Same-3", "a-b", "a-b-2", "b"]  # none is hidden
+    assert [yaml.safe_load(path.read_text())["tasks"][0]["train"] for path in paths] == [f"hf:d{n}:test" for n in range(6)]

@@ -57,7 +57,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Imported], list[Refused]]:
             if not isinstance(task.get("task"), str):
                 continue
             name = task["task"]
-            made = _taken(task, own_name(_SAFE.sub("-", name)[:80] or "task", names := set(taken)), path)
+            made = _taken(task, own_name(_SAFE.sub("-", name).lstrip(".-")[:80] or "task", names := set(taken)), path)
             imported.append(made)
             taken = names
         except _NotTaken as error:

@@ -56,7 +56,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Imported], list[Refused]]:
             if not isinstance(template, dict):
                 refused.append(Refused(dataset, WRONG_KIND, str(path), "a template is no mapping"))
                 continue
-            name = own_name(_SAFE.sub("-", f"{dataset}-{template.get('name')}".replace("/", "-"))[:70], taken)
+            name = own_name(_SAFE.sub("-", f"{dataset}-{template.get('name')}".replace("/", "-")).lstrip(".-")[:70], taken)
             try:
                 made = _taken(template, dataset, name, path)
             except (TypeError, ValueError, AttributeError) as error:
