@@ -174,14 +174,16 @@ class _Steps(torch.utils.data.Dataset):  # type: ignore[type-arg]
         return [(len(part), self.lesson.collate(part, epoch)) for part in self._parts(self._plan[place])]
 
     def _parts(self, rows: Sequence[int]) -> list[Sequence[int]]:
-        """What of a step is in memory together: `rows_at_once`, or as many as have few enough tokens with their padding."""
+        """What of a step goes through the model together: `rows_at_once`, or rows of similar length that have few enough tokens with their
+        padding, which is at most a third of them unless it is little."""
         lengths, size = self.lesson.n_tokens, self.settings.rows_at_once or len(rows)
         if lengths is None or self.settings.rows_at_once:
             return [rows[start : start + size] for start in range(0, len(rows), size)]
         parts: list[Sequence[int]] = []
-        for row in rows:
+        for row in sorted(rows, key=lengths.__getitem__):
             part = [*parts[-1], row] if parts else [row]
-            if parts and len(part) * max(lengths[at] for at in part) <= self.at_once:
+            whole = len(part) * lengths[row]
+            if parts and whole <= self.at_once and whole - sum(lengths[at] for at in part) <= max(whole / 3, self.at_once / 16):
                 parts[-1] = part
             else:
                 parts.append([row])

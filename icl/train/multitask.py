@@ -126,7 +126,8 @@ def lesson_for_tasks(
     sizes = [len(task.taught[0]) for task in tasks]
     batches = mixed(sizes, settings.batch_size, seed, settings.temperature, settings.limit)
     judging = validate if any(task.validation for task in tasks) else None
-    return Lesson(batches, collate, loss, judging, ("accuracy", "-validation_loss"), key)
+    n_tokens = [read.n_tokens for task in tasks for read in task.taught[0]]  # of tasks that differ in length, so steps go through in parts
+    return Lesson(batches, collate, loss, judging, ("accuracy", "-validation_loss"), key, n_tokens)
 
 
 def columns_of(n_labels: Sequence[int]) -> list[slice]:

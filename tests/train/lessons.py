@@ -33,14 +33,14 @@ def rows(n: int, seed: int = 0) -> list[tuple[list[int], int]]:
     return made
 
 
-def model(dropout: float = 0.1) -> Any:
+def model(dropout: float = 0.1, positions: int = 32) -> Any:
     from transformers import BertConfig, BertForSequenceClassification
 
     with seeded(0, "model"):
         return BertForSequenceClassification(
             BertConfig(
                 vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, num_labels=2,
-                max_position_embeddings=32, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+                max_position_embeddings=positions, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
             )
         )  # fmt: skip
 

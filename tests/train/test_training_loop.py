@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import lessons
 
 from icl.errors import IclError, InputError
-from icl.train import loop, train
+from icl.train import loop, shuffled, train
 from icl.train.checkpoint import newest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -123,6 +123,26 @@ def test_a_step_of_many_tokens_is_cut_into_parts_with_the_same_gradient(monkeypa
         logits.append(lessons.logits_of(trained))
         sizes.append([len(rows) * max(n_tokens[row] for row in rows) if len(rows) > 1 else 0 for rows in seen])
     assert max(sizes[0]) > 24 >= max(sizes[1]) > 0
+    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-3)
+
+
+def test_rows_of_other_lengths_go_through_the_model_apart():
+    """A step of short and long rows is little but padding if it is one part; the gradient is the same."""
+    short, long = lessons.rows(48), [(ids * 8, label) for ids, label in lessons.rows(48, seed=3)]
+    data = [row for pair in zip(short, long, strict=True) for row in pair]
+    settings = lessons.SETTINGS.model_copy(update={"epochs": 1})
+    logits, padding = [], []
+    for n_tokens in (None, [len(ids) for ids, _ in data]):
+        trained = lessons.model(dropout=0.0, positions=128)
+        lesson = replace(
+            lessons.lesson(validated=False),
+            batches=shuffled(96, 8, 0),
+            collate=lambda rows, epoch: lessons.padded([data[row] for row in rows]),
+            n_tokens=n_tokens,
+        )
+        padding.append(train(trained, lesson, settings).n_padding)
+        logits.append(lessons.logits_of(trained))
+    assert padding[1] < padding[0] / 3
     torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-3)
 
 
