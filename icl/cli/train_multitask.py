@@ -27,7 +27,7 @@ class How:
     base: Annotated[str, typer.Option(metavar="NAME", help="What it starts from: minilm, a folder, or a hub id.")] = "minilm"
     temperature: Annotated[
         float, typer.Option(metavar="T", min=0.01, help="1: tasks are drawn as often as they have rows; the larger, the more alike.")
-    ] = 2.0
+    ] = 10.0
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Times that as many rows are seen as there are. [default: 300 steps per task]")
     ] = None

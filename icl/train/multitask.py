@@ -30,7 +30,7 @@ from .texts import Read
 
 
 class MultitaskSettings(TrainingSettings):
-    temperature: float = Field(2.0, gt=0, description="1: a task as often as it has rows; large: all tasks alike.")
+    temperature: float = Field(10.0, gt=0, description="1: a task as often as it has rows; large: all tasks alike.")
     limit: int | None = Field(None, ge=1, description="Rows of a task that count for that at most.")
     freeze: int | Literal["all"] = Field(0, description="Lowest layers that are not trained; all: only the heads are.")
     start: Literal["probe", "random"] = Field(

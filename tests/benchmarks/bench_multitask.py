@@ -24,7 +24,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--per-label", type=int, default=64)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--limit", type=int, default=500, help="test rows of each set")
-    parser.add_argument("--temperature", type=float, default=2.0)
+    parser.add_argument("--temperature", type=float, default=10.0)
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"), help="of all trainings")
     parser.add_argument("--epochs", type=int, help="of all trainings; default: what each method finds sensible")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
@@ -60,14 +61,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             rows = draw(task.train, options.per_label * len(task.labels), labels=task.labels, seed=seed)
             pools.append(Pool(name, rows, task.labels, task.inputs))
         started = time.perf_counter()
-        settings = MultitaskSettings(temperature=options.temperature, epochs=options.epochs)
+        settings = MultitaskSettings(temperature=options.temperature, epochs=options.epochs, precision=options.precision)
         made = fit_tasks(pools, settings, base=options.base, seed=seed)
         seconds["multitask"] += time.perf_counter() - started
         for name, predictor in made.items():
             judge("multitask", name, predictor)
         for pool in pools:
             started = time.perf_counter()
-            single = Classifier(Settings(epochs=options.epochs), options.base, pool.inputs, seed).fit(pool.pool, pool.labels)
+            single = Classifier(Settings(epochs=options.epochs, precision=options.precision), options.base, pool.inputs, seed).fit(pool.pool, pool.labels)
             seconds["single"] += time.perf_counter() - started
             judge("single", pool.name, single)
     result: dict[str, Any] = {
