@@ -68,7 +68,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             judge("multitask", name, predictor)
         for pool in pools:
             started = time.perf_counter()
-            single = Classifier(Settings(epochs=options.epochs, precision=options.precision), options.base, pool.inputs, seed).fit(pool.pool, pool.labels)
+            single = Classifier(Settings(epochs=options.epochs, precision=options.precision), options.base, pool.inputs, seed).fit(
+                pool.pool, pool.labels
+            )
             seconds["single"] += time.perf_counter() - started
             judge("single", pool.name, single)
     result: dict[str, Any] = {
