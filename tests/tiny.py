@@ -278,7 +278,9 @@ def model(name: str) -> Any:
 
     torch.manual_seed(0)
     kind = AutoModelForSeq2SeqLM if name in SEQ2SEQ else AutoModelForCausalLM
-    made = kind.from_config(_config(name), dtype=torch.float32).eval()
+    config = _config(name)
+    capped = {"attn_implementation": "eager"} if getattr(config, "attn_logit_softcapping", None) else {}  # as when it is loaded
+    made = kind.from_config(config, dtype=torch.float32, **capped).eval()
     if name in SEQ2SEQ:
         if name == "bart":
             made.generation_config.forced_bos_token_id = 0

@@ -6,6 +6,7 @@ chosen one by one here; a text that is not done after them is not done, and goes
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import defaultdict, deque
 from collections.abc import Sequence
@@ -48,12 +49,15 @@ def _results(model: Any, writers: Sequence[Writer], ending: Ending) -> list[Any]
         pad_token_id=min(ends, default=0),
     )
     # Flash attention, where it is installed, has other last digits than what scores; the switch would also outlive this call.
-    batching = ContinuousBatchingConfig(allow_block_sharing=True, auto_switch_to_flash=False)
     before = model.config._attn_implementation
+    can_say = any(field.name == "auto_switch_to_flash" for field in dataclasses.fields(ContinuousBatchingConfig))
+    batching = ContinuousBatchingConfig(allow_block_sharing=True, **({"auto_switch_to_flash": False} if can_say else {}))
     log = logging.getLogger("transformers.generation.continuous_batching")
     level = log.level
     log.setLevel(logging.CRITICAL)  # what is missing is computed again, so nobody has to hear of it
     try:
+        if not can_say:  # older releases (5.17) have no such setting, and leave attention alone that is paged already
+            model.set_attn_implementation(f"paged|{before}")
         found = model.generate_batch(
             inputs=[list(writer.prompt) for writer in writers], generation_config=config, continuous_batching_config=batching
         )

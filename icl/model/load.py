@@ -115,6 +115,8 @@ def _loaded(source: _Source, device: str, dtype: str | None, options: Mapping[st
     arguments: dict[str, Any] = {key: value for key, value in found.items() if value is not None}
     config = _read_config(source, arguments)
     arguments["dtype"] = chosen_dtype
+    if getattr(config.get_text_config(), "attn_logit_softcapping", None):
+        arguments["attn_implementation"] = "eager"  # some releases (5.17) take one for Gemma 2 that leaves the cap out
     if source.quantization is not None:
         arguments["quantization_config"] = _quantised(source.quantization, chosen_dtype)
     # Quantised weights are put in their place while they are read: some cannot be moved afterwards.

@@ -28,6 +28,19 @@ def test_a_folder(folder):
     )
 
 
+def test_a_cap_on_attention_is_kept(tmp_path):
+    """Gemma 2 caps the scores of its attention, which the attention that some releases choose for it leaves out."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny.save(tmp_path / "gemma2", "gemma2")
+    lm = icl.load_model(str(folder), device="cpu")
+    ids = torch.tensor([list(range(12, 40))])
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")(input_ids=ids).logits
+        torch.testing.assert_close(lm.model(input_ids=ids).logits, expected, rtol=0, atol=1e-4)
+
+
 def test_dtype_is_named_and_part_of_the_fingerprint(folder):
     lm, half = icl.load_model(str(folder), device="cpu"), icl.load_model(str(folder), device="cpu", dtype="bf16")
     assert half.dtype == "bfloat16"
