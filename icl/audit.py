@@ -121,7 +121,9 @@ def leave_out(
         raise InputError(loaded.problem(f"'{method}' has nothing that could be left out", fix, "methods", entry.position))
     changes = {**(overrides or {}), "methods": [_written(entry, entry.name, entry.spec.settings), *variants], "thresholds": {}}
     done = run_suite(suite, out, limit, seed, changes, cache=cache, max_cost=max_cost, **places)
-    again = command_of(loaded, done.folder, limit, seed, overrides, places).replace("icl run", "icl compare", 1)
+    again = command_of(loaded, done.folder, limit, seed, overrides, places, max_cost=max_cost, cache=cache).replace(
+        "icl run", "icl compare", 1
+    )
     done = replace(
         done,
         command=f"{again} --leave-out {method}" if loaded.doc.file is not None else f"icl.leave_out(…, {method!r}, {str(done.folder)!r})",

@@ -363,8 +363,14 @@ def test_leaving_out_from_the_command_line_resumes(model, tmp_path, monkeypatch,
     assert main(command) == 0
     assert "a = mine against b" in capsys.readouterr().out
     run = icl.leave_out(
-        "s.yaml", "mine", "o", limit=9, overrides={"methods.1.few_shot": {"retriever": ["bm25", "balanced"], "shots": 2}}
+        "s.yaml",
+        "mine",
+        "o",
+        limit=9,
+        overrides={"methods.1.few_shot": {"retriever": ["bm25", "balanced"], "shots": 2}},
+        max_cost=5,
+        cache=False,
     ).run
     assert run.timing["sessions"] == 3
     assert run.command.startswith("icl compare s.yaml --out o --limit 9 --set")
-    assert run.command.endswith("--leave-out mine")
+    assert run.command.endswith("--max-cost 5 --no-cache --leave-out mine")  # else it would go on without the limit
