@@ -60,6 +60,10 @@ class CostLimitError(IclError):
         self.results: tuple[Any, ...] = tuple(results)
 
 
+MANY_NAMES = 60
+"""More are not listed whole in a message."""
+
+
 class InputError(IclError):
     """What the user gave cannot be used. `problems` holds all that was found."""
 
@@ -89,8 +93,11 @@ class MissingExtraError(InputError):
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """'Did you mean …?' with the known names after it."""
+    """'Did you mean …?' with the known names after it, or the likest of them where there are many."""
     names: Sequence[str] = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     listing = f"Known: {', '.join(names)}." if names else "None is known."
+    if len(names) > MANY_NAMES:
+        shown = sorted(difflib.get_close_matches(name, names, n=12, cutoff=0))
+        listing = f"Known are {len(names):,} names, the likest {', '.join(shown)}."
     return f"Did you mean '{close[0]}'? {listing}" if close else listing

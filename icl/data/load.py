@@ -278,20 +278,25 @@ def _labels(request: Request, kind: Kind, tables: Mapping[str, Table], reads: Ma
             )
         return ()
     found: dict[str, None] = {}
-    problems: list[Problem] = []
+    unknown: dict[tuple[str, str], list[int]] = {}  # (split, label) -> its lines
     for split in LABELLED:
         if split not in reads:
             continue
         for example, line in zip(reads[split].examples, reads[split].lines, strict=True):
             assert example.target is not None
             found.setdefault(example.target)
-            if request.labels is not None and example.target not in request.labels and len(problems) < MAX_PROBLEMS:
-                fix = f"{suggest(example.target, request.labels)} Correct the row, or add the label to labels=."
-                column = request.columns["label"]
-                problems.append(Problem(f"the label '{example.target}' is not in labels=", fix, tables[split].name, line, column))
-    if problems:
-        raise InputError(problems)
+            if request.labels is not None and example.target not in request.labels:
+                unknown.setdefault((split, example.target), []).append(line)
+    if unknown:
+        raise InputError([_unknown(request, tables[split].name, label, lines) for (split, label), lines in [*unknown.items()][:MAX_PROBLEMS]])
     return request.labels if request.labels is not None else tuple(found)
+
+
+def _unknown(request: Request, file: str, label: str, lines: Sequence[int]) -> Problem:
+    assert request.labels is not None
+    more = f" ({len(lines):,} rows, of which this is the first)" if len(lines) > 1 else ""
+    fix = f"{suggest(label, request.labels)} Correct the row, or add the label to labels=."
+    return Problem(f"the label '{label}' is not in labels={more}", fix, file, lines[0], request.columns["label"])
 
 
 def _splits(

@@ -59,6 +59,16 @@ def test_an_unknown_label(tmp_path):
     assert "Did you mean 'positive'?" in problem.fix
 
 
+def test_an_unknown_label_of_many_rows_is_one_problem_and_names_the_likest_of_many_labels(tmp_path):
+    labels = [f"intent_{i}" for i in range(150)]
+    path = write(tmp_path / "a.csv", "text,label\n" + "".join(f"x{i},{'oos' if i % 2 else labels[i]}\n" for i in range(40)) + "y,intent_7a\n")
+    oos, typo = problems_of(path, labels=labels)
+    assert (oos.line, typo.line) == (3, 42)
+    assert "(20 rows, of which this is the first)" in oos.message and "rows" not in typo.message
+    assert "Did you mean 'intent_7'? Known are 150 names" in typo.fix
+    assert len(oos.fix) < 400
+
+
 def test_a_duplicate_header(tmp_path):
     path = write(tmp_path / "a.csv", "text,label,text\nx,pos,y\n")
     (problem,) = problems_of(path)
