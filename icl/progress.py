@@ -7,9 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PLAIN_EVERY_S = 10.0
+_shown: list[Progress] = []
+"""What is on the terminal now."""
 
 
 class Advance(Protocol):
@@ -30,11 +35,35 @@ def note(text: str) -> None:
 
 
 @contextmanager
+def _display() -> Iterator[Progress]:
+    """The bars that are on the terminal now, or new ones: two displays at once would draw over each other."""
+    if _shown:
+        yield _shown[0]
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        _shown.append(bars)
+        try:
+            yield bars
+        finally:
+            _shown.clear()
+
+
+@contextmanager
 def progress(description: str, total: int | Callable[[], int], unit: str = "items") -> Iterator[Advance]:
     """Show the progress of `total` units while the block runs; a function is asked each time, for work that turns out to be more.
 
     A rich bar if stderr is a terminal and neither `NO_COLOR` nor `CI` is set; otherwise a line every 10 seconds and one at the end,
-    if the work took that long.
+    if the work took that long. Work within other work has a bar of its own below the other's.
     """
 
     def known() -> int:
@@ -44,13 +73,12 @@ def progress(description: str, total: int | Callable[[], int], unit: str = "item
         yield lambda n=1: None
         return
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR") and not os.environ.get("CI"):
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(description, total=known())
-            yield lambda n=1: bar.update(task, total=known(), advance=n)
+        with _display() as bars:
+            task = bars.add_task(description, total=known(), unit=unit)
+            try:
+                yield lambda n=1: bars.update(task, total=known(), advance=n)
+            finally:
+                bars.remove_task(task)
         return
     started = last = time.monotonic()
     done = 0

@@ -353,8 +353,11 @@ def tensor_digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and advisory lines of transformers while the block runs; its settings are put back."""
+def quiet_transformers(*, keep_stderr: bool = False) -> Iterator[None]:
+    """No progress bars and advisory lines of transformers while the block runs; its settings are put back.
+
+    keep_stderr: for long work, whose own progress is to be seen; else nothing reaches stderr.
+    """
     from transformers.utils import logging
 
     level: Any = logging.get_verbosity()
@@ -363,7 +366,7 @@ def quiet_transformers() -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         # Its GGUF reader draws a bar of its own that no setting turns off.
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.nullcontext() if keep_stderr else contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

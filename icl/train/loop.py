@@ -98,7 +98,7 @@ def train(
         resume = open_work(work, key, n_bytes_of(model))
     with contextlib.ExitStack() as stack:
         stack.enter_context(_generators_kept())
-        stack.enter_context(quiet_transformers())
+        stack.enter_context(quiet_transformers(keep_stderr=True))
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="icl-train-")))
         progressing = _Progress(checkpoint_every_s if work is not None else math.inf, steps.n_per_epoch)
         trainer = _Trainer(
