@@ -54,6 +54,7 @@ class Settings(BaseModel):
         "their own for it, such as embedding_head, learn the teacher's probabilities as they are.",
     )
     rows: int | None = Field(1000, ge=1, description="Rows without labels that the student learns from, at most; null: all.")
+    gold: bool = Field(True, description="The student learns the labelled examples' own labels too; false: what the teacher says alone.")
     held_out: int = Field(
         100, ge=0, description="Further rows without labels on which student and teacher are compared; a fifth of the rows at most."
     )
@@ -99,11 +100,14 @@ class Distil:
         taught, held = self._rows(usable, unlabelled)
         lesson = _Teacher(self, usable, order).label([*taught, *held])
         told = [row for row in taught if row.uid in lesson.shares]
-        targets = [*([float(label == e.target) for label in order] for e in usable), *(lesson.shares[row.uid] for row in told)]
+        own_rows = usable if self.settings.gold else []
+        if not [*own_rows, *told]:
+            raise InputError(Problem("the teacher answered no row, and the labels are not to be learned", "Set gold: true.", field="gold"))
+        targets = [*([float(label == e.target) for label in order] for e in own_rows), *(lesson.shares[row.uid] for row in told)]
         student = self.student
         if "target_temperature" in getattr(student, "__dataclass_fields__", {}):
             student = replace(student, target_temperature=self.settings.temperature)
-        predictor = student.fit([*usable, *told], order, targets=targets)
+        predictor = student.fit([*own_rows, *told], order, targets=targets)
         predictor.name = "distil"
         own = dict(getattr(predictor, "training", None) or {})
         gap, spent = _gap(predictor, held, lesson.shares)

@@ -98,6 +98,18 @@ def test_without_rows_it_labels_the_pool_itself(student):
     assert {p.answer for p in predictor.predict(POOL)} == {"hot", "cold"}
 
 
+def test_without_gold_labels_the_student_learns_from_the_teacher_alone(student):
+    wrong = [replace(row, target="cold" if row.target == "hot" else "hot") for row in POOL]
+    with_gold, without = (distil(Oracle(), student, gold=gold).fit(wrong, LABELS, ROWS) for gold in (True, False))
+    told = [replace(row, target=None) for row in ROWS]
+    again = [p.probabilities for p in without.predict(told)]
+    assert again != [p.probabilities for p in with_gold.predict(told)]
+    lesson = distil(Oracle(), student, gold=False).fit(POOL, LABELS, ROWS)  # what the pool's labels are matters to the teacher alone
+    assert again == [p.probabilities for p in lesson.predict(told)]
+    with pytest.raises(InputError, match="answered no row"):
+        distil(Oracle(), student, gold=False).fit(POOL, LABELS, [example({"text": f"frost {i}"}, None) for i in range(9)])
+
+
 def test_what_is_saved_is_the_student(student, tmp_path):
     predictor = distil(Oracle(), student).fit(POOL, LABELS, ROWS)
     predictor.save(tmp_path / "saved")
