@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import Problem
 from .task import LABELLED, Task
@@ -13,6 +13,29 @@ def task_warnings(task: Task) -> Iterable[Problem]:
     checks: tuple[Callable[[Task], Iterable[Problem]], ...] = (_coverage, _similar_labels, _rejections)
     for check in checks:
         yield from check(task)
+
+
+def repeated_ids(file: str, column: str, ids: Sequence[str | None], lines: Sequence[int]) -> Iterable[Problem]:
+    """One warning for a source whose id column names several rows by one id. ids, lines: of each usable row.
+
+    No error: rows are told apart by what they hold, and ids serve the leak guard alone.
+    """
+    at: dict[str, list[int]] = {}
+    for own, line in zip(ids, lines, strict=True):
+        if own is not None:
+            at.setdefault(own, []).append(line)
+    repeated = {own: found for own, found in at.items() if len(found) > 1}
+    if repeated:
+        own, found = next(iter(repeated.items()))
+        others = len(repeated) - 1
+        more = f"; {others:,} more {'id stands' if others == 1 else 'ids stand'} more than once" if others else ""
+        yield Problem(
+            f"the id '{own}' stands {len(found):,} times, first in lines {found[0]} and {found[1]}{more}",
+            "Give every row an id of its own: rows to learn from that share one with a test row are left out as leaks.",
+            file,
+            found[0],
+            column,
+        )
 
 
 def _coverage(task: Task) -> Iterable[Problem]:

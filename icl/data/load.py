@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from ..errors import InputError, Problem, suggest
 from ..values import KINDS, Example, Kind
-from .checks import task_warnings
-from .examples import Columns, Reader, RejectedRow, as_list, as_text, choice_mode
+from .checks import repeated_ids, task_warnings
+from .examples import Columns, Reader, RejectedRow, as_list, as_text, choice_mode, label_text
 from .holdout import split_off
 from .hub import has_split, local_names
 from .rows import MAX_PROBLEMS, Table
@@ -47,6 +47,7 @@ class Read:
     examples: list[Example]
     lines: list[int]
     ids: list[str | None]
+    """None also for one of white space alone: two rows without an id share none."""
     rejected: list[Rejected]
     groups: list[tuple[str, ...]]
     """Per example the value of each column that figures are shown by."""
@@ -97,7 +98,10 @@ def load_task(request: Request) -> Task:
         },
         warnings=(),
     )
-    return replace(task, digest=task_digest(task), warnings=tuple(task_warnings(task)))
+    repeats = (
+        problem for split, read in reads.items() for problem in repeated_ids(tables[split].name, columns.id or "", read.ids, read.lines)
+    )
+    return replace(task, digest=task_digest(task), warnings=(*task_warnings(task), *repeats))
 
 
 def _inputs(request: Request) -> dict[str, str]:
@@ -240,7 +244,7 @@ def _read(split: str, table: Table, reader: Reader, groups: Sequence[str] = ()) 
     for line, row in table.rows:
         try:
             example = reader.example(row)
-            own = as_text(row.get(reader.columns.id)) if reader.columns.id else None
+            own = label_text(row.get(reader.columns.id)) if reader.columns.id else None
         except RejectedRow as reason:
             read.rejected.append(Rejected(split, line, str(reason)))
             continue
@@ -288,7 +292,9 @@ def _labels(request: Request, kind: Kind, tables: Mapping[str, Table], reads: Ma
             if request.labels is not None and example.target not in request.labels:
                 unknown.setdefault((split, example.target), []).append(line)
     if unknown:
-        raise InputError([_unknown(request, tables[split].name, label, lines) for (split, label), lines in [*unknown.items()][:MAX_PROBLEMS]])
+        raise InputError(
+            [_unknown(request, tables[split].name, label, lines) for (split, label), lines in [*unknown.items()][:MAX_PROBLEMS]]
+        )
     return request.labels if request.labels is not None else tuple(found)
 
 

@@ -239,7 +239,7 @@ def _lines(found: DataReport) -> Iterator[tuple[str, str]]:
         if found.diversity.per_label:
             yield "", _counts({label: round(n, 1) for label, n in found.diversity.per_label.items()}, after=True)
     for warning in found.warnings:
-        yield "warning", warning.message
+        yield "warning", f"{warning.file}: {warning.message}" if warning.file else warning.message
 
 
 def _counts(counts: Mapping[str, float], after: bool = False) -> str:

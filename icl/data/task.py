@@ -58,7 +58,7 @@ class Task:
     source: Mapping[str, Any] = field(default_factory=dict)
     """What was loaded: per split where it came from, and the columns, for the manifest."""
     warnings: tuple[Problem, ...] = ()
-    """What the user should know and nothing fails on: labels that train or test lacks, labels that differ only in case, …"""
+    """What the user should know and nothing fails on: labels that train or test lacks, labels that differ only in case, an id of several rows, …"""
 
     @classmethod
     def load(

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from icl.data import Task, read_rows
+from icl.data import Task, read_rows, report
 from icl.errors import InputError
 from icl.values import content_digest
 
@@ -198,6 +198,19 @@ def test_labels_that_a_split_lacks_stay_with_a_warning():
     messages = [w.message for w in task.warnings]
     assert any(m.startswith("train has no row for 1 of 3 labels: 'y'") for m in messages)
     assert any("'x', 'X ' differ only in case" in m for m in messages)
+
+
+def test_an_id_of_several_rows_is_warned_of(tmp_path):
+    """Nothing was said, and the leak guard takes every row away that shares its id with a test row."""
+    file = tmp_path / "rows.csv"
+    file.write_text("key,text,label\n7,one,x\n8,two,y\n7,three,x\n,four,y\n ,five,x\n8,six,x\n7,seven,y\n")
+    task = Task.load(file, test=[{"key": 7, "text": "eight", "label": "x"}, {"key": 9, "text": "nine", "label": "y"}], id="key")
+    (warning,) = task.warnings
+    assert warning.message == "the id '7' stands 3 times, first in lines 2 and 4; 1 more id stands more than once"
+    assert (warning.file, warning.line, warning.field) == (str(file), 2, "key")
+    assert task.ids["train"].keys() == {e.uid for e in task.train if e.fields["text"] not in ("four", "five")}  # an empty cell is no id
+    assert f"{file}: the id '7' stands 3 times" in "\n".join(report(task, None).lines())
+    assert Task.load(file, test=[{"text": "eight", "label": "x"}, {"text": "nine", "label": "y"}]).warnings == ()
 
 
 def test_given_labels_set_the_order():
