@@ -46,7 +46,7 @@ def load_suite(
     label = str(source) if not isinstance(source, Mapping) else name
     loaded = LoadedSuite(suite, name, folder, methods, metrics, doc, label, checker.plugins, tuple(folders))
     problems += [*checker.problems, *model_problems(loaded), *_tasks(loaded), *_references(loaded), *_metric_fields(loaded)]
-    problems += _thresholds(loaded)
+    problems += [*_metric_samples(loaded), *_thresholds(loaded)]
     if problems:
         raise InputError(sorted(dict.fromkeys(problems), key=lambda p: (p.file != doc.file, p.line or 0)))
     return loaded
@@ -330,6 +330,40 @@ def _metric_fields(loaded: LoadedSuite) -> Iterator[Problem]:
             if field not in known:
                 fix = f"{suggest(field, known)} A metric reads input fields: name it in the 'input' of the task too."
                 yield loaded.problem(f"'{spec.name}' reads the field '{field}', which no task has", fix, "metrics", n)
+
+
+def _metric_samples(loaded: LoadedSuite) -> Iterator[Problem]:
+    """Metrics that need more samples of an item than any method of the suite writes: they would score nothing, which is seen at the end."""
+    if len(loaded.methods) < len(loaded.suite.methods):
+        return  # the methods' own problems come first
+    for n, value in enumerate(loaded.suite.metrics or ()):
+        spec = parse_spec(value, "metric")
+        if not any(s.name == spec.name for s in loaded.metrics or ()):
+            continue  # its own problem comes first
+        found = find("metric", spec.name, loaded.plugins)
+        option = getattr(found.load(), "SAMPLES", None)
+        if option is None:
+            continue
+        needed = getattr(settings_of(found, spec.settings, spec.name), option)
+        kinds = kinds_of("metric", spec.name, loaded.plugins)
+        judged = {task.name for task in loaded.suite.tasks if kind_of(task) in (None, *kinds)}
+        counts = {entry.name: _samples(loaded, entry) for entry in loaded.methods if any(entry.does(task) for task in judged)}
+        known = {name: count for name, count in counts.items() if count is not None}
+        if counts.keys() != known.keys() or needed <= max(known.values(), default=needed):
+            continue
+        most = max(known, key=lambda name: known[name])
+        message = f"'{spec.name}' with {option}: {needed} needs {needed} samples of an item, and the most that a method here writes is "
+        fix = f"Set samples: {needed} in the methods that it shall judge, or {option}: {known[most]}."
+        yield loaded.problem(f"{message}{known[most]} ('{most}')", fix, "metrics", n)
+
+
+def _samples(loaded: LoadedSuite, entry: MethodEntry) -> int | None:
+    """Texts that a method writes for an item; None where only its own code or its saved folder tells."""
+    found = find("method", entry.spec.name, loaded.plugins)
+    given = getattr(settings_of(found, entry.spec.settings, entry.spec.name), "samples", None)
+    if isinstance(given, int):
+        return given
+    return 1 if found.origin == "icl" and entry.spec.name != "saved" else None
 
 
 def _thresholds(loaded: LoadedSuite) -> Iterator[Problem]:

@@ -300,6 +300,31 @@ def test_a_schema_that_no_model_here_can_be_held_to_is_found_before_the_run(tmp_
 
 
 @pytest.mark.parametrize(
+    ("methods", "most"),
+    [
+        ("nearest_answer, {few_shot: {samples: 4}}", "4 ('few_shot')"),
+        ("nearest_answer", "1 ('nearest_answer')"),
+        ("{few_shot: {samples: 4}}, {name: other, few_shot: {samples: 20}, tasks: [labels]}", "4 ('few_shot')"),
+        ("{few_shot: {samples: 4}}, {zero_shot: {samples: 10}}", None),
+        ("{few_shot: {samples: 4}}, {saved: {path: .}}", None),  # its folder tells
+    ],
+)
+def test_a_metric_that_needs_more_samples_than_any_method_writes_is_refused(tmp_path, methods, most):
+    """Every item stayed without a score, which was seen when all programs had been paid for."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "answer": "b"}\n')
+    same = "train: rows.jsonl, test: rows.jsonl, label: answer"
+    tasks = f"{{name: t, {same}, kind: answer}}, {{name: labels, {same}, kind: classify, labels: [a, b]}}"
+    metric = "{pass_at_k: {run: true, k: 10, tests: text}}"
+    (tmp_path / "s.yaml").write_text(f"models: [smollm2]\ntasks: [{tasks}]\nmethods: [{methods}]\nmetrics: [accuracy, {metric}]\n")
+    if most is None:
+        load_suite(tmp_path / "s.yaml")
+        return
+    (problem,) = [p for p in problems(tmp_path / "s.yaml") if "samples" in p.message]
+    assert problem.message == f"'pass_at_k' with k: 10 needs 10 samples of an item, and the most that a method here writes is {most}"
+    assert (problem.field, problem.line) == ("metrics.1", 4)
+
+
+@pytest.mark.parametrize(
     ("metric", "field"),
     [
         ("{word_coverage: {field: words}}", "words"),

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["KINDS", "PassAtK", "Settings", "build", "code_of", "estimate", "fields_of", "joined"]
+__all__ = ["KINDS", "SAMPLES", "PassAtK", "Settings", "build", "code_of", "estimate", "fields_of", "joined"]
 
 KINDS = frozenset({"answer"})
+SAMPLES = "k"
+"""The option that says how many samples of an item are needed."""
 _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:\n?```|\Z)", re.DOTALL)
 _FIELD = re.compile(r"\{(\w+)\}")
 
