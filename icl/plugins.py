@@ -292,10 +292,13 @@ def _problem(
             return None
         owner, inner = form or owner, inner[1:]
     path = ".".join(str(part) for part in (where or f"{plugin.kind} {plugin.name}", option, *inner))
+    last, what = str(item["loc"][-1]), f"the {plugin.kind} '{plugin.name}'" if owner is model else f"'{option}'"
+    if item["type"] == "missing":
+        known = owner.model_fields.get(last)
+        return Problem(f"{what} needs the option '{last}'", (known.description if known else None) or "Give it.", field=path)
     if item["type"] != "extra_forbidden":
         return Problem(message, f"Got {item.get('input')!r}.", field=path)
-    unknown, what = item["loc"][-1], f"the {plugin.kind} '{plugin.name}'" if owner is model else f"'{option}'"
-    return Problem(f"{what} has no option '{unknown}'", suggest(str(unknown), owner.model_fields), field=path)
+    return Problem(f"{what} has no option '{last}'", suggest(last, owner.model_fields), field=path)
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

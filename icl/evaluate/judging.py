@@ -78,6 +78,11 @@ class Preference:
         return self.as_first is not None and self.as_first == self.as_second
 
 
+def is_plain(text: str) -> bool:
+    """Whether a text may stand in a judge's template."""
+    return not any(mark in text for mark in ("{", "}", "\n"))
+
+
 class Judge:
     """A language model that compares or marks answers. Each question is asked once."""
 
@@ -85,7 +90,7 @@ class Judge:
         """criterion: goes on from "Which answer". rubric: what the marks from 1 to `top` mean. Raises InputError for text with braces, and a `top`
         less than 2."""
         for field, text in (("criterion", criterion), ("rubric", rubric)):
-            if any(mark in text for mark in ("{", "}", "\n")):
+            if not is_plain(text):
                 raise InputError(Problem("braces and line ends have no place here", "Write one plain sentence.", field=field))
         if top < 2:
             raise InputError(Problem(f"marks from 1 to {top} tell no answers apart", "Give 2 or more.", field="top"))

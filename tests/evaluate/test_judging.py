@@ -115,7 +115,7 @@ def test_the_metrics_ask_the_judge_once_and_leave_out_what_has_no_answer(monkeyp
     monkeypatch.setattr(icl.model, "load_model", load_model)
     examples = [Example(f"{i}-0", {"q": "why"}, "because") for i in range(3)]
     predictions = [Prediction("0-0", "because it is so"), Prediction("1-0", "so"), Prediction("2-0", None, why="?")]
-    pairwise = build("metric", "judge_pairwise", Context())
+    pairwise = build("metric", {"judge_pairwise": {"model": "smollm2"}}, Context())
     assert loaded == []
     for _ in range(2):
         values = pairwise(predictions, examples)
@@ -125,11 +125,11 @@ def test_the_metrics_ask_the_judge_once_and_leave_out_what_has_no_answer(monkeyp
     assert loaded == ["smollm2"]
     with RunStore.open(tmp_path) as store:
         keep([pairwise], store)
-        again = build("metric", "judge_pairwise", Context())
+        again = build("metric", {"judge_pairwise": {"model": "smollm2"}}, Context())
         recall([again], store)
     assert again(predictions, examples)[:2].tolist() == [1, 0]
     assert loaded == ["smollm2"], "what a run's store knows is not asked again"
-    rubric = build("metric", {"judge_rubric": {"top": 5}}, Context())
+    rubric = build("metric", {"judge_rubric": {"model": "smollm2", "top": 5}}, Context())
     assert rubric(predictions, examples)[:2].tolist() == [1, 0.25]
     assert pairwise.signature(examples) == f"judge:smollm2|criterion:{CRITERION}"
     with pytest.raises(InputError, match="smollm2"):

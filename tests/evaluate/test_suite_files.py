@@ -300,6 +300,25 @@ def test_a_schema_that_no_model_here_can_be_held_to_is_found_before_the_run(tmp_
 
 
 @pytest.mark.parametrize(
+    ("metric", "field", "words"),
+    [
+        ("judge_rubric", "metrics.1", "the metric 'judge_rubric' needs the option 'model'"),
+        ("{judge_pairwise: {criterion: is kinder}}", "metrics.1.judge_pairwise", "needs the option 'model'"),
+        ("{judge_rubric: {model: smolm2}}", "metrics.1.judge_rubric.model", "Did you mean 'smollm2'"),
+        ("{judge_pairwise: {model: smollm2, criterion: 'is {{ it }}'}}", "metrics.1.judge_pairwise.criterion", "one plain sentence"),
+    ],
+)
+def test_what_is_wrong_with_a_judge_is_said_before_the_run(tmp_path, metric, field, words):
+    """A judge is loaded when the run is done, so that its mistakes were seen then; and without a name a small model judged."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "answer": "b"}\n')
+    task = "{name: t, train: rows.jsonl, test: rows.jsonl, kind: answer, label: answer, template: nonesuch}"
+    (tmp_path / "s.yaml").write_text(f"models: []\ntasks: [{task}]\nmethods: [nearest_answer]\nmetrics: [exact_match, {metric}]\n")
+    found = {p.field: p for p in problems(tmp_path / "s.yaml")}
+    assert any("nonesuch" in p.message for p in found.values()), "with everything else that is wrong"
+    assert any((p.field or "").startswith(field) and words in f"{p.message} {p.fix}" and p.line == 4 for p in found.values()), found
+
+
+@pytest.mark.parametrize(
     ("methods", "most"),
     [
         ("nearest_answer, {few_shot: {samples: 4}}", "4 ('few_shot')"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from ...errors import UnknownNameError
+from pydantic import AfterValidator
+
+from ...errors import suggest
 from ...values import Example, Prediction, digest, embedded_text
 from ...weights import CATALOGUE
-from ..judging import Judge
+from ..judging import Judge, is_plain
 from ._answers import references_of
 
 if TYPE_CHECKING:
@@ -18,6 +20,24 @@ if TYPE_CHECKING:
 
 Values = Callable[[Judge, Sequence[tuple[str, str, tuple[str, ...]]]], Sequence[float]]
 """(judge, (task, answer, references) per item) -> values."""
+JUDGE = "The judge, a large model at best: a catalogue name, a folder, a hub id, or https://host/v1#model."
+"""No model is the judge by default: of the catalogue's, the one that loads everywhere judges about as a coin does."""
+
+
+def _known(name: str) -> str:
+    if name not in CATALOGUE and "://" not in name and "/" not in name and not Path(name).exists():
+        raise ValueError(f"there is no model named '{name}'. {suggest(name, CATALOGUE)}")
+    return name
+
+
+def _plain(text: str) -> str:
+    if not is_plain(text):
+        raise ValueError("braces and line ends have no place here; write one plain sentence")
+    return text
+
+
+ModelName = Annotated[str, AfterValidator(_known)]
+Sentence = Annotated[str, AfterValidator(_plain)]
 
 
 class Judged:
@@ -26,9 +46,7 @@ class Judged:
     bounds = (0.0, 1.0)
 
     def __init__(self, model: str, values: Values, **options: Any) -> None:
-        """model: as `load_model` takes it. options: of `Judge`. Raises UnknownNameError for a name that is no model's."""
-        if model not in CATALOGUE and "://" not in model and "/" not in model and not Path(model).exists():
-            raise UnknownNameError("model", model, CATALOGUE, field="metrics")
+        """model: as `load_model` takes it. options: of `Judge`."""
         self.model, self._values, self._options = model, values, options
         self._judge: Judge | None = None
         self.verdicts: dict[str, float] = {}

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...plugins import Context
 from ..judging import CRITERION, Judge
-from ._judge import Judged
+from ._judge import JUDGE, Judged, ModelName, Sentence
 
 __all__ = ["KINDS", "Settings", "build"]
 
@@ -18,8 +18,8 @@ KINDS = frozenset({"answer"})
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field("smollm2", description="The judge: a catalogue name, a folder, a hub id, or https://host/v1#model.")
-    criterion: str = Field(CRITERION, description='What decides; it goes on from "Which answer".')
+    model: ModelName = Field(description=JUDGE)
+    criterion: Sentence = Field(CRITERION, description='What decides; it goes on from "Which answer".')
 
 
 def build(settings: Settings, context: Context) -> Judged:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...plugins import Context
 from ..judging import RUBRIC, Judge
-from ._judge import Judged
+from ._judge import JUDGE, Judged, ModelName, Sentence
 
 __all__ = ["KINDS", "Settings", "build"]
 
@@ -18,8 +18,8 @@ KINDS = frozenset({"answer"})
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field("smollm2", description="The judge: a catalogue name, a folder, a hub id, or https://host/v1#model.")
-    rubric: str = Field(RUBRIC, description="What the marks mean.")
+    model: ModelName = Field(description=JUDGE)
+    rubric: Sentence = Field(RUBRIC, description="What the marks mean.")
     top: int = Field(5, ge=2, le=9, description="The highest mark; the lowest is 1.")
 
 
