@@ -69,3 +69,10 @@ def export(
         tell(f"Prompt: {prompt}, {len(found.demonstrations)} demonstrations; put a row in the place of {marks}")
         if found.slots:
             tell(f"In what is written, put the value of the row in the place of {', '.join(found.slots.values())}")
+        if found.opening:
+            tell(f"In what is written, the answer stands behind the last {found.opening!r}")
+        if found.extract is not None:
+            tell(f"In what is written, the answer is what extract: {found.extract} gives (docs/answers.md)")
+        if found.schema is not None:
+            whose = "the .json file has it" if prompt.suffix == ".txt" else "schema in the file"
+            tell(f"icl holds the model to a JSON schema while it writes ({whose}): do the same for the same answers")

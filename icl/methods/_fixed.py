@@ -13,6 +13,7 @@ from ..values import Example, Hit, Message, Prompt
 from ._common import queries_of
 from ._model import ModelHandle
 from ._predictor import FewShotPredictor
+from ._rationale import opening
 
 LOOKED_AT = 200
 """Rows of the pool that are asked for their demonstrations, where none is named to choose by."""
@@ -36,6 +37,14 @@ class FixedPrompt:
     """uids, in prompt order."""
     slots: Mapping[str, str] = field(default_factory=dict)
     """Input field -> the text that a model writes in an answer where the field's value belongs; empty without slots."""
+    opening: str = ""
+    """Where the model writes a rationale first: the answer is what stands behind the last of these; all of the text where there is none.
+    Empty where no rationale is written."""
+    extract: str | None = None
+    """How the answer is read out of that, cut at the first `stop`: an extractor's name, `json:FIELD`, or a regular expression with one
+    group, whose first match counts; None: it is all of it."""
+    schema: Mapping[str, Any] | None = None
+    """The JSON schema that the answer is held to while it is written; None: it is free text, or a label."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON data."""
@@ -78,7 +87,9 @@ def fixed_prompt(predictor: Any, query: Any = None) -> FixedPrompt:
     answers = {label: words[0].strip() for label, words in predictor.bound.words.items()} if predictor.kind == "classify" else {}
     places = {name: place for name, place in places.items() if name not in hidden}
     uids = tuple(e.uid for e in kept)
-    return FixedPrompt(made.text, made.messages, places, answers, predictor.bound.template.stop, uids, slots)
+    template = predictor.bound.template
+    reading = (opening(predictor.bound, marked).strip() if predictor._may_reason else "", template.extract, predictor.method.answer)
+    return FixedPrompt(made.text, made.messages, places, answers, template.stop, uids, slots, *reading)
 
 
 def _packed(predictor: FewShotPredictor, query: Example, shown: Sequence[Example]) -> Prompt:

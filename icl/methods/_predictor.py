@@ -315,14 +315,18 @@ class FewShotPredictor:
     def _read_text(self, query: Example, text: str, stop: tuple[str, ...]) -> tuple[str | None, str | None]:
         """(the label or the answer in words that a text gives, None), or (None, why there is none)."""
         extract = self.bound.template.extract
-        # Without demonstrations an answer in words may have a rationale too: the model was asked for one, or trained to write it.
-        thought = self._shows_rationales or (self.kind == "answer" and self.bound.template.has_rationale)
-        own = after_rationale(self.bound, query, text) if thought else text
+        own = after_rationale(self.bound, query, text) if self._may_reason else text
         if self.kind == "answer":
             answer, why = read_answer(own, stop=stop, extract=extract)
             slots = self.bound.template.slots
             return filled(answer, query.fields, slots) if slots and answer is not None else (answer, why)
         return read_as_label(own, words_of(self.bound, query), stop=stop, extract=extract)
+
+    @property
+    def _may_reason(self) -> bool:
+        """Whether the model may write a rationale before its answer. Without demonstrations an answer in words may have one too: the model
+        was asked for one, or trained to write it."""
+        return self._shows_rationales or (self.kind == "answer" and self.bound.template.has_rationale)
 
     def read(self, query: Any, text: str) -> Prediction:
         """What a model elsewhere answered to this query's prompt, as a Prediction. Matched to the label words, or extracted."""

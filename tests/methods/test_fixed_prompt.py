@@ -1,5 +1,6 @@
 """A prompt for use without icl: with a row in its place it is, to the character, what the predictor itself would ask."""
 
+import dataclasses
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from icl import ship
 from icl.cli import main
 from icl.errors import InputError
 from icl.plugins import build
+from icl.readout.text import extractor
 
 QUERY = "Where is {my} parcel"
 
@@ -112,6 +114,37 @@ def test_slots_are_filled_in_the_answer_and_need_not_be_shown(fitted, tmp_path, 
     assert "{{fact_name}} (fact_name)" in said
     assert "put the value of the row in the place of {fact}" in said
     assert json.loads((tmp_path / "p.json").read_text())["slots"] == {"fact": "{fact}"}
+
+
+def test_how_an_answer_is_read_goes_with_the_prompt(fitted, tmp_path, capsys, monkeypatch):
+    """Without these another program, given the very same text, reads another answer than icl does."""
+    monkeypatch.delenv("ICL_QUIET", raising=False)
+    sums = [(f"What is {n} + {n}?", str(2 * n), f"{n} and {n} are {2 * n}.") for n in range(1, 6)]
+    pool = [dataclasses.replace(example({"question": q}, a), rationale=r) for q, a, r in sums]
+    predictor = fitted("answer", pool=pool, template="arithmetic", retriever="random", shots=2)
+    found = ship.fixed(predictor)
+    assert (found.opening, found.extract, found.schema) == ("The answer is", "last_number", None)
+    text = " 4 and 3 are 7. The answer is 7.\n\nQuestion: What is 9 + 9?"
+    behind = text.rpartition(found.opening)[2]
+    cut = behind[: min(at for stop in found.stop if (at := behind.find(stop)) >= 0)]
+    assert extractor(found.extract)(cut) == predictor.read("What is 4 + 3?", text).answer == "7"
+    predictor.save(tmp_path / "sums")
+    assert main(["export", str(tmp_path / "sums"), "--prompt", str(tmp_path / "p.json")]) == 0
+    said = capsys.readouterr().err
+    assert "behind the last 'The answer is'" in said
+    assert "extract: last_number" in said
+    assert json.loads((tmp_path / "p.json").read_text())["opening"] == "The answer is"
+    schema = {"type": "object", "properties": {"colour": {"type": "string"}}, "required": ["colour"]}
+    pool = [example({"text": f"a {colour} cap"}, json.dumps({"colour": colour})) for colour in ("red", "blue", "green")]
+    records = fitted("answer", pool=pool, template="record", answer=schema, lm=None, retriever="random")
+    assert ship.fixed(records).schema == schema
+    records.save(tmp_path / "records")
+    for name, where in (("p.json", "schema in the file"), ("p.txt", "the .json file has it")):
+        assert main(["export", str(tmp_path / "records"), "--prompt", str(tmp_path / name)]) == 0
+        assert where in capsys.readouterr().err
+    whole = json.loads((tmp_path / "p.json").read_text())
+    assert (whole["schema"], whole["extract"], whole["opening"]) == (schema, "json_object", "")
+    assert ship.fixed(fitted()).as_dict()["extract"] is None
 
 
 def test_the_command(fitted, tmp_path, capsys):
