@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from .errors import InputError, Problem, UnknownNameError
-from .evaluate.before import Places, Source, check, command_of, data_reports, folders_of, shared, whole
+from .evaluate.before import Places, Source, check, check_cost, command_of, data_reports, folders_of, shared, whole
 from .evaluate.check import load_suite
 from .evaluate.loading import LoadedSuite
 from .evaluate.loop import Schedule, plan_cells, run_cells
@@ -280,17 +280,21 @@ def plan(
     limit: int | None = None,
     seed: int | None = None,
     overrides: Mapping[str, Any] | None = None,
+    *,
+    max_cost: float | None = None,
     **places: Unpack[Places],
 ) -> Plan:
     """What `run` would compute: cells, items, tokens, and estimates of time and money. No item is scored; prompts are built.
 
-    An endpoint is asked what it can do, and for one short text to see how fast it is.
+    An endpoint is asked what it can do, and for one short text to see how fast it is. max_cost: most money that this may cost; CostLimitError is
+    raised before a request that could pass it.
     """
     loaded = _load(suite, limit, overrides, places)
+    check_cost(loaded, max_cost)
     prepared = prepare(loaded, seed=seed or 0, limit=limit, data_root=places.get("data_root"))
     cells = []
     speeds: dict[str, float] = {}
-    for cell, tokens in plan_cells(prepared):
+    for cell, tokens in plan_cells(prepared, max_cost):
         planned: dict[str, Any] = dict.fromkeys(("tokens_computed", "tokens_naive", "seconds", "cost"))
         n_items = len(prepared.tasks[cell.task].test)
         if tokens is not None and cell.model is not None:

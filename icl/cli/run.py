@@ -133,7 +133,7 @@ def run(
         "data_root": places.data_root,
     }
     if plan:
-        planned = suites.plan(suite, **what)
+        planned = suites.plan(suite, max_cost=endpoints.max_cost, **what)
         if as_json:
             say_json({"cells": planned.cells, "tokens_per_s": planned.tokens_per_s, "seconds": planned.seconds, "cost": planned.cost})
         else:

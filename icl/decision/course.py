@@ -10,17 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from ..errors import IclError, InputError, Problem
+from ..errors import CostLimitError, IclError, InputError, Problem
 from ..evaluate.answer import answer
 from ..evaluate.before import check_cost
 from ..evaluate.cells import Cell, cells
 from ..evaluate.check import load_suite
 from ..evaluate.compare import StoredRun
 from ..evaluate.pace import SETTLED, TIME, Looks, Pace
-from ..evaluate.planning import RESERVE, Estimate, Offer, Plan, label_budgets, plan, smallest
+from ..evaluate.planning import RESERVE, Offer, Plan, label_budgets, plan, smallest
 from ..evaluate.prepare import limited
 from ..evaluate.probe import measure, seconds_per_query
 from ..evaluate.store import from_json, to_json
+from ..evaluate.work import cost_of, measured, share_out
 from ..files import read_text, write_text
 from ..plugins import Context, build
 from ..progress import note
@@ -50,7 +51,7 @@ class More(TypedDict, total=False):
     encoder: str
     """Of methods that embed texts; default: minilm."""
     max_cost: float | None
-    """Most money that an endpoint may cost."""
+    """Most money that an endpoint may cost, what is asked for the plan included."""
     hour_price: float | None
     """Of an hour of this machine, its rent or `watts / 1000 · price of a kWh`: costs are then compared in money. It changes no run."""
     encoder_price: float | None
@@ -109,11 +110,14 @@ def decide(
     if (max_cost := more.get("max_cost")) is not None:  # before the plan has an endpoint answer a few rows
         asked = contest.suite(contest.methods, [1], 1, None)
         check_cost(load_suite(asked, templates=contest.templates, plugins=request.plugins), max_cost)
+        share_out(max_cost, contest.lm, None, ())
     folder = Path(out) if out is not None else new_folder(f"decide-{contest.suite([], [1], 1, 1)['tasks'][0]['name']}")
-    state = State.read(folder, contest)
-    if state is None:
-        planned, estimates = _planned(contest, started)
-        state = State(folder, facts_of(contest), planned, estimates)
+    try:
+        state = State.read(folder, contest) or _planned(contest, folder, started, max_cost)
+    except CostLimitError as error:
+        raise IclError(
+            f"stopped before there is a plan: the cost limit is reached: {error}\n  Ask again with a higher max_cost (--max-cost)."
+        ) from None
     if more.get("only_plan"):  # the answer is the plan
         return Decision(state.plan, contest)
     if contest.request.metric != request.metric:
@@ -132,8 +136,9 @@ def _loaded(lm: LanguageModel | str | Path | None) -> LanguageModel | None:
     return load_model(lm) if isinstance(lm, str | Path) else lm
 
 
-def _planned(contest: Contest, started: float) -> tuple[Plan, list[Estimate]]:
-    """The plan for the time there is, and what it rests on. Raises InputError if the time is too short for any."""
+def _planned(contest: Contest, folder: Path, started: float, max_cost: float | None) -> State:
+    """The plan for the time there is, and what it rests on. Raises InputError if the time is too short for any, CostLimitError before what is
+    asked for it could cost more than the limit."""
     request, task = contest.request, contest.task
     given = None if request.budgets is None else [len(task.train) if b == "all" else int(b) for b in request.budgets]
     budgets = label_budgets(len(task.train), len(task.labels), given)
@@ -141,7 +146,7 @@ def _planned(contest: Contest, started: float) -> tuple[Plan, list[Estimate]]:
     prepared = contest.prepared(contest.suite(contest.methods, [min(64, budgets[-1])], 1, None))
     again = time.perf_counter() - began  # the run prepares once more
     seconds = request.minutes * 60
-    estimates, speeds = measure(prepared, budgets, contest.optional, seconds)
+    estimates, speeds = measure(prepared, budgets, contest.optional, seconds, max_cost)
     offer = Offer(
         tuple(estimates),
         budgets,
@@ -158,7 +163,8 @@ def _planned(contest: Contest, started: float) -> tuple[Plan, list[Estimate]]:
         least = smallest(offer).seconds / (1 - RESERVE)
         fix = f"Give at least {math.ceil(least / 6) / 10:g} minutes, fewer label budgets, seeds or methods, or a faster model."
         raise InputError(Problem(f"{request.minutes:g} min is too short: the smallest comparison takes longer", fix, field="minutes"))
-    return found, estimates
+    paid = cost_of(measured(prepared.paid_encoder)) if prepared.paid_encoder is not None else 0.0
+    return State(folder, facts_of(contest), found, estimates, paid=paid)
 
 
 def _decided(contest: Contest, state: State, started: float, max_cost: float | None) -> Decision:
@@ -181,7 +187,7 @@ def _decided(contest: Contest, state: State, started: float, max_cost: float | N
         suite,
         state.folder,
         cache=False,
-        max_cost=max_cost,
+        max_cost=None if max_cost is None else max_cost - state.paid,
         models=contest.models(loaded.suite.model_entries),
         schedule=pace,
         templates=contest.templates,

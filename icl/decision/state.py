@@ -29,6 +29,8 @@ class State:
     estimates: Sequence[Estimate]
     ended: Mapping[str, Any] | None = None
     """Of a run that came to its end: the cells it left out, and why."""
+    paid: float = 0.0
+    """Money that the plan's own encoder cost, which no run counts. What the model cost for the plan is counted by the run, which has it too."""
 
     @classmethod
     def read(cls, folder: Path, contest: Contest) -> State | None:
@@ -50,7 +52,7 @@ class State:
             raise InputError([head, *differences(facts, now)])
         planned |= {"methods": tuple(planned["methods"]), "budgets": tuple(planned["budgets"])}
         planned["left_out"] = tuple((name, seconds) for name, seconds in planned["left_out"])
-        return cls(folder, facts, Plan(**planned), estimates, value.get("ended"))
+        return cls(folder, facts, Plan(**planned), estimates, value.get("ended"), value.get("paid", 0.0))
 
     def write(self, **more: Any) -> None:
         plain = {
@@ -59,6 +61,7 @@ class State:
             "plan": as_json(self.plan),
             "estimates": as_json(self.estimates),
             "ended": self.ended,
+            "paid": self.paid,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / DECISION, {**plain, **more})

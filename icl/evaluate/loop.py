@@ -19,7 +19,7 @@ from ..methods import write_regression
 from ..plugins import find
 from ..progress import note, progress
 from ..protocols import LanguageModel
-from ..values import Example, Prediction, TokenCounts, embedded_text
+from ..values import Example, Prediction, TokenCounts
 from . import guarded
 from .cells import Cell, predictor_path
 from .crossed import replicate_of
@@ -28,7 +28,7 @@ from .prepare import Prepared
 from .readouts import readouts_of
 from .seen import prompts_of, shown_rows
 from .store import RunStore
-from .work import Work, cost_of, measured
+from .work import Work, cost_of, share_out
 
 NOT_SENT = "not sent"
 """How the reason begins where an endpoint was not even asked, because it had failed many times in a row."""
@@ -262,16 +262,10 @@ class _Running:
                     self.store.add_work(cell.key, counts)
 
     def _limit(self, lm: LanguageModel | None, rows: Sequence[Example], max_cost: float) -> None:
-        """What is left is the model's, less what vectors of the rows may cost, which is the encoder's."""
         encoder = self.prepared.paid_encoder
         spent = sum(cost_of(counts) for _, counts in self.store.work())
         left = max(0.0, max_cost - spent - sum(cost_of(self.work.peek(each)) for each in (lm, encoder) if each is not None))
-        embedding = 0.0
-        if encoder is not None:
-            embedding = min(left, encoder.worst_cost([embedded_text(row.fields) for row in rows]))
-            encoder.max_cost = cost_of(measured(encoder)) + embedding
-        if lm is not None and hasattr(lm, "max_cost"):
-            lm.max_cost = cost_of(measured(lm)) + left - embedding
+        share_out(left, lm, encoder, rows)
 
     def _save(self, predictor: Any, cell: Cell, path: str) -> str | None:
         """Where it was saved; None where its calibration is transductive, or that or a threshold could not be fitted, or no rationale came out
@@ -315,19 +309,23 @@ def peak_memory_mb() -> float | None:
     return round(size / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 
 
-def plan_cells(prepared: Prepared) -> Iterator[tuple[Cell, TokenCounts | None]]:
+def plan_cells(prepared: Prepared, max_cost: float | None = None) -> Iterator[tuple[Cell, TokenCounts | None]]:
     """Each cell with the tokens it will take, without a single forward pass of the language model on its items.
 
     Prompts are built (the encoder embeds the rows, cached for the run itself); methods without a language model cost no tokens, and those
-    that train one (`TRAINS` in their file) nobody knows beforehand.
+    that train one (`TRAINS` in their file) nobody knows beforehand. max_cost: money that endpoints may cost from when they were loaded, all
+    together; CostLimitError is raised before it is passed.
     """
     for cell in prepared.cells:
         total: TokenCounts | None = None
         module = find("method", prepared.method(cell).spec.name, prepared.loaded.plugins).load()
         if cell.model is not None and not getattr(module, "TRAINS", False):
             data = prepared.tasks[cell.task]
-            method = prepared.build(cell, prepared.lm(cell.model))
-            predictor = method.fit(prepared.pool(cell), labels=data.task.labels, unlabelled=data.task.unlabelled)
+            lm, pool = prepared.lm(cell.model), prepared.pool(cell)
+            if max_cost is not None:
+                share_out(prepared.left_of(max_cost), lm, prepared.paid_encoder, [*pool, *data.test])
+            method = prepared.build(cell, lm)
+            predictor = method.fit(pool, labels=data.task.labels, unlabelled=data.task.unlabelled)
             parts = [guarded.plan(predictor, data.test[part.start : part.stop]) for part in units(len(data.test), cell)]
             known = [part for part in parts if part is not None]
             total = sum(known, TokenCounts(0, 0)) if len(known) == len(parts) else None

@@ -25,6 +25,7 @@ from .derive import with_derived
 from .loading import LoadedSuite, MethodEntry, all_methods, answer_schema, problem_at, stage_encoders
 from .manifest import manifest
 from .schema import ModelEntry, TaskEntry
+from .work import cost_of, measured
 
 if TYPE_CHECKING:
     from ..data import Leaks, Task
@@ -99,6 +100,11 @@ class Prepared:
         """The suite's encoder if it is behind an address (`EndpointEncoder`), so that its tokens and money are counted; else None."""
         encoder = self.encoders.get(self.loaded.suite.encoder)
         return encoder if encoder is not None and hasattr(encoder, "usage") else None
+
+    def left_of(self, max_cost: float) -> float:
+        """What is left of a limit after all that the endpoints have cost since they were loaded."""
+        endpoints = [each for each in (*self.models.values(), *self._remote.values(), self.paid_encoder) if each is not None]
+        return max(0.0, max_cost - sum(cost_of(measured(each)) for each in endpoints))
 
     def levels(self, cell: Cell) -> dict[str, int] | None:
         """Which value each source of chance has in a cell; None where one seed varies them all, or the method needs no labels."""

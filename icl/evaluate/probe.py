@@ -22,6 +22,7 @@ from .loop import UNIT_ITEMS
 from .planning import Estimate
 from .prepare import Prepared
 from .speed import cost_of_plan
+from .work import share_out
 
 WARM, TIMED = 2, 8
 """Items that are answered before the clock starts, and on the clock where a whole unit would take too long."""
@@ -52,8 +53,13 @@ class Speeds:
     """Method -> tokens that an item takes in a whole unit of items."""
 
 
-def measure(prepared: Prepared, budgets: Sequence[int], optional: Sequence[str], seconds: float) -> tuple[list[Estimate], Speeds]:
-    """An estimate for every method of a suite with one task, at each of the label budgets. seconds: the time that a plan is made for."""
+def measure(
+    prepared: Prepared, budgets: Sequence[int], optional: Sequence[str], seconds: float, max_cost: float | None = None
+) -> tuple[list[Estimate], Speeds]:
+    """An estimate for every method of a suite with one task, at each of the label budgets. seconds: the time that a plan is made for.
+
+    max_cost: money that endpoints may cost from when they were loaded, all together. Raises CostLimitError before it is passed.
+    """
     (data,) = prepared.tasks.values()
     queries = list(data.test)
     speeds = Speeds()
@@ -63,6 +69,9 @@ def measure(prepared: Prepared, budgets: Sequence[int], optional: Sequence[str],
     for entry in sorted(prepared.loaded.methods, key=lambda e: not needs(e, "MODEL", prepared.loaded.plugins)):
         item, money = LIGHT, 0.0
         if needs(entry, "MODEL", prepared.loaded.plugins) and entry.spec.name in PROMPTS:
+            if max_cost is not None:
+                asked = [*data.task.train[: budgets[-1]], *queries[:UNIT_ITEMS]]
+                share_out(prepared.left_of(max_cost), next(iter(prepared.models.values()), None), prepared.paid_encoder, asked)
             item, money = _prompting(prepared, entry, queries, min(budgets[-1], 64), seconds * SHARE, speeds)
         elif entry.spec.name in TRAINED - {"embedding_head"}:
             item = _reading(entry, speeds, data.task.train) + LIGHT

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from ..values import Example, embedded_text
 
 Counts = dict[str, dict[str, Any]]
 """`tokens` (a model on this machine), `usage` (an endpoint) and `embedding` (an endpoint's encoder): name -> number; a cost without prices is None."""
@@ -75,3 +77,14 @@ def added(parts: Iterable[Mapping[str, Mapping[str, Any]]]) -> Counts:
 def cost_of(counts: Mapping[str, Mapping[str, Any]]) -> float:
     """Money paid; 0 where nothing has a price."""
     return sum(float(counts.get(kind, {}).get("cost") or 0.0) for kind in ("usage", "embedding"))
+
+
+def share_out(left: float, lm: Any, encoder: Any, rows: Sequence[Example]) -> None:
+    """Let a model and an encoder behind an address spend no more than what is left between them: what vectors of the rows may cost is the
+    encoder's, the rest the model's."""
+    embedding = 0.0
+    if encoder is not None:
+        embedding = min(left, encoder.worst_cost([embedded_text(row.fields) for row in rows]))
+        encoder.max_cost = cost_of(measured(encoder)) + embedding
+    if lm is not None and hasattr(lm, "max_cost"):
+        lm.max_cost = cost_of(measured(lm)) + left - embedding

@@ -1,6 +1,7 @@
 """A decision with a model behind an address: what it costs is planned, counted and limited, and the rivals are trained here."""
 
 import dataclasses
+import json
 import random
 
 import pytest
@@ -57,7 +58,7 @@ def task():
 
 def decide(task, lm, encoder, out, **more):
     asked = {"methods": ["majority", "embedding_head", "zero_shot"], "budgets": [16], "seeds": 1, "minutes": 60, "encoder": str(encoder)}
-    return icl.decide(task, lm, out=out, **asked, **more)
+    return icl.decide(task, lm, out=out, **{**asked, **more})
 
 
 def test_costs_are_money(task, lm, encoder, tmp_path):
@@ -83,8 +84,36 @@ def test_costs_are_money(task, lm, encoder, tmp_path):
 
 
 def test_the_cost_limit_stops_it_and_says_how_to_go_on(task, lm, encoder, tmp_path):
+    other = icl.load_model(lm.name, prices=PRICES)
+    decide(task, other, encoder, tmp_path / "planned", only_plan=True)
+    limit = other.usage.cost + 1e-3  # what the plan costs, and a little more than one request may
     with pytest.raises(IclError, match=r"stopped: the cost limit is reached[^\n]*\n.*ask again with out="):
-        decide(task, lm, encoder, tmp_path / "run", max_cost=1e-4)
+        decide(task, lm, encoder, tmp_path / "run", max_cost=limit)
+    assert other.usage.cost * 0.9 < lm.usage.cost <= limit
+
+
+@pytest.mark.parametrize("share", [0.05, 0.8])
+def test_the_plan_is_held_to_the_cost_limit(task, lm, encoder, tmp_path, share):
+    """What it found out about the server, and the rows that it had answered, were paid for whatever the limit. share: of what that costs."""
+    other = icl.load_model(lm.name, prices=PRICES)
+    decide(task, other, encoder, tmp_path / "free", only_plan=True)
+    limit = other.usage.cost * share
+    with pytest.raises(IclError, match=r"before there is a plan: the cost limit is reached: [^\n]*\n.*higher max_cost"):
+        decide(task, lm, encoder, tmp_path / "run", max_cost=limit, only_plan=True)
+    assert lm.usage.cost <= limit
+
+
+def test_vectors_for_the_plan_are_paid_from_the_same_limit(task, lm, tmp_path, monkeypatch):
+    monkeypatch.setenv("ICL_HOME", str(tmp_path / "home"))
+    asked = {"methods": ["majority", {"few_shot": {"shots": 2}}], "encoder_price": 1000.0}
+    letters = lm.name.replace("#rules", "#letters")
+    with pytest.raises(IclError, match="before there is a plan: the cost limit is reached"):
+        decide(task, lm, letters, tmp_path / "run", max_cost=0.05, **asked)
+    made = decide(task, lm, letters, tmp_path / "run", max_cost=5.0, **asked)
+    paid = json.loads((made.folder / "decision.json").read_text())["paid"]
+    assert paid > 0
+    timing = made.run.timing
+    assert paid + timing["usage"]["cost"] + timing.get("embedding", {}).get("cost", 0.0) <= 5.0
 
 
 def test_without_prices_a_query_takes_time_and_costs_no_money(task, lm, encoder, tmp_path):

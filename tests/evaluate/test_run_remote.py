@@ -11,9 +11,11 @@ from openai_server import serve
 from rule_server import Rules, n_tokens
 
 import icl
+import icl.model
 from icl import suite as suites
+from icl.cli import main
 from icl.endpoint.wire import Patience
-from icl.errors import InputError
+from icl.errors import CostLimitError, InputError
 from icl.evaluate import load_suite
 from icl.model.remote.options import RemoteOptions
 
@@ -203,6 +205,26 @@ def test_a_plan_is_an_upper_bound(served, rules, tmp_path):
     assert f"at most {plan.cost:.4f} to pay" in plan.table()
     assert "judging by one short request" in plan.table()
     assert suites.plan(suite(served, prices=None)).cost is None
+
+
+def test_a_plan_is_held_to_the_cost_limit(served, tmp_path, monkeypatch):
+    """To find out what a server can do costs a little, which was paid whatever the limit."""
+    asked = []
+    load = icl.model.load_model
+    monkeypatch.setattr("icl.model.load_model", lambda *args, **options: asked.append(load(*args, **options)) or asked[-1])
+    free = suites.plan(suite(served))
+    cost = asked[0].usage.cost
+    with pytest.raises(CostLimitError, match="finding out what the server can do"):
+        suites.plan(suite(served), max_cost=cost / 2)
+    assert asked[1].usage.cost <= cost / 2
+    assert suites.plan(suite(served), max_cost=cost * 2).cost == free.cost
+    with pytest.raises(InputError, match="needs the prices of 'rules'"):
+        suites.plan(suite(served, prices=None), max_cost=1.0)
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(40, name)))
+    task = {"name": "topics", "train": "train.jsonl", "test": "test.jsonl"}
+    (tmp_path / "s.yaml").write_text(json.dumps({**suite(served), "tasks": [task]}))
+    assert main(["run", str(tmp_path / "s.yaml"), "--plan", "--max-cost", f"{cost / 2:.9f}"]) == 1
 
 
 def test_what_changes_no_result_may_change(served, tmp_path):
