@@ -129,6 +129,13 @@ def check_cluster(places: Places, others: Mapping[str, Any]) -> None:
     problems = [Problem("not over a cluster", "Do this on one machine.", field=name) for name, value in others.items() if value]
     if on != "ray" and not on.startswith("ray://"):
         problems.append(Problem(f"'{on}' is no cluster", "Give ray, or ray://HOST:PORT.", field="on"))
+    shares = {"cpus": places.get("cpus", 1.0), "gpus": places.get("gpus", 0.0)}
+    for name, share in shares.items():
+        if not 0 <= share < math.inf:
+            problems.append(Problem(f"a worker cannot have {share:g} {name.upper()[:-1]}s", "Give 0 or more.", field=name))
+    if not any(shares.values()):  # such a run would wait for its workers without end
+        fix = "Give each a share: --cpus 1, or with one GPU each --gpus 1."
+        problems.append(Problem("workers without a CPU and without a GPU have no place on a cluster", fix, field="cpus"))
     if problems:
         raise InputError(problems)
 

@@ -81,6 +81,12 @@ def test_what_a_cluster_cannot_do_is_told(folder, capsys):
         suites.run(folder / "suite.yaml", folder / "out", plugins=[folder / "plugins"], on="http://x")
     with pytest.raises(InputError, match="not over a cluster"):
         suites.run(folder / "suite.yaml", folder / "out", plugins=[folder / "plugins"], on="ray", max_cost=1.0)
+    words = ["run", str(folder / "suite.yaml"), "--out", str(folder / "out"), "--plugins", str(folder / "plugins"), "--on", "ray"]
+    assert main([*words, "--cpus", "0", "--gpus", "0"]) == 2  # it waited for a worker forever
+    assert "cpus: workers without a CPU and without a GPU have no place on a cluster" in capsys.readouterr().err
+    assert main([*words, "--cpus", "-1", "--gpus", "inf"]) == 2
+    assert "cpus: a worker cannot have -1 CPUs" in (said := capsys.readouterr().err)
+    assert "gpus: a worker cannot have inf GPUs" in said
     assert not (folder / "out").exists()
 
 
