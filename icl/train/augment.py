@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +23,8 @@ NEAREST = 5
 """Words that one is replaced by, drawn evenly."""
 CLOSE = 0.4
 """Smallest cosine of a neighbour."""
+OFTEN = 0.05
+"""Share of the texts: words that more have are not replaced."""
 _WORD = re.compile(r"\w+(?:['’]\w+)?")
 
 
@@ -71,11 +75,16 @@ def changed(text: str, how: Augment, rng: random.Random, synonyms: Mapping[str, 
 def nearest_words(texts: Sequence[str], vectors_of: Callable[[Sequence[str]], NDArray[np.float32]]) -> dict[str, list[str]]:
     """Word in lower case -> at most `NEAREST` other words of these texts, nearest first, by the cosine of their vectors.
 
-    vectors_of: words -> (n, d). Words of digits and of fewer than three letters have no neighbours and are none.
+    vectors_of: words -> (n, d). Words of digits and of fewer than three letters have no neighbours and are none. Nor, as in the paper, are
+    function words, which carry the grammar (who, what, not) and are near to one another: English ones, and in any language words that
+    more than a twentieth of the texts have, and more than two.
     """
     import numpy as np
 
-    words = sorted({w for text in texts for m in _WORD.finditer(text) if len(w := m.group().lower()) > 2 and not w.isdigit()})
+    per_text = [{w for m in _WORD.finditer(text) if len(w := m.group().lower()) > 2 and not w.isdigit()} for text in texts]
+    n_texts = Counter(word for words in per_text for word in words)
+    often = max(2.0, len(texts) * OFTEN)
+    words = sorted(w for w, n in n_texts.items() if n <= often and w not in _function_words())
     if len(words) < 2:
         return {}
     vectors = vectors_of(words)
@@ -89,6 +98,13 @@ def nearest_words(texts: Sequence[str], vectors_of: Callable[[Sequence[str]], ND
             if near := [words[j] for j in best if row[j] >= CLOSE]:
                 found[words[i]] = near
     return found
+
+
+@lru_cache(maxsize=1)
+def _function_words() -> frozenset[str]:
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return frozenset(ENGLISH_STOP_WORDS)
 
 
 def word_vectors(tokenizer: Any, model: Any) -> Callable[[Sequence[str]], NDArray[np.float32]]:
