@@ -129,7 +129,8 @@ def make_trainable(base: Any, form: Form, begin: Sequence[int] = (0,), *, checkp
             # Small steps are lost in 16 bits; frozen weights then have to match. The base's memory is shared where nothing changes.
             parameter.data = parameter.data.float().clone() if parameter.requires_grad else parameter.data.float()
     if checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable  # its name before 5.2x
+        enable({"use_reentrant": False})
     return Trainable(outer, model, form, virtual, dtypes)
 
 
