@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, get_args
+from types import ModuleType, NoneType, UnionType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -271,8 +271,31 @@ def settings_of(plugin: Plugin, settings: Mapping[str, Any], where: str | None =
     try:
         return model.model_validate(dict(settings))
     except ValidationError as error:
-        found = [_problem(plugin, model, settings, item, where) for item in error.errors()]
+        found = [_problem(plugin, model, settings, item, where) for item in joined(model, error.errors())]
         raise InputError([problem for problem in found if problem is not None]) from None
+
+
+def joined(model: type[BaseModel], items: Sequence[Any]) -> list[dict[str, Any]]:
+    """What pydantic says, with one complaint about an option that may be one of several plain forms, of each of which it says that it is not:
+    what is wrong inside the form that was meant, or what it may be."""
+    found: list[dict[str, Any]] = []
+    forms: dict[str, list[Any]] = {}
+    for item in items:
+        option = str(item["loc"][0]) if item["loc"] else ""
+        annotation = model.model_fields[option].annotation if option in model.model_fields else None
+        plain = [form for form in get_args(annotation) if form is not NoneType] if get_origin(annotation) in (Union, UnionType) else []
+        if len(plain) < 2 or _models_in(annotation) or len(item["loc"]) < 2:
+            found.append(item)
+        else:
+            forms.setdefault(option, []).append(item)
+    for option, each in forms.items():
+        if inside := [{**item, "loc": (option, *item["loc"][2:])} for item in each if len(item["loc"]) > 2]:
+            found += inside
+        else:
+            first, *others = (str(item["msg"]).partition(", unable")[0] for item in each)
+            message = ", or ".join([first, *(other.removeprefix("Input should be ") for other in others)])
+            found.append({**each[0], "loc": (option,), "msg": message})
+    return found
 
 
 def _problem(
@@ -291,14 +314,27 @@ def _problem(
         if isinstance(settings[option], Mapping) != (form is not None):
             return None
         owner, inner = form or owner, inner[1:]
+    else:
+        owner = _owner(model, item["loc"])
     path = ".".join(str(part) for part in (where or f"{plugin.kind} {plugin.name}", option, *inner))
-    last, what = str(item["loc"][-1]), f"the {plugin.kind} '{plugin.name}'" if owner is model else f"'{option}'"
+    last, what = str(item["loc"][-1]), f"the {plugin.kind} '{plugin.name}'" if owner is model else f"'{(option, *inner)[-2]}'"
     if item["type"] == "missing":
         known = owner.model_fields.get(last)
         return Problem(f"{what} needs the option '{last}'", (known.description if known else None) or "Give it.", field=path)
     if item["type"] != "extra_forbidden":
         return Problem(message, f"Got {item.get('input')!r}.", field=path)
     return Problem(f"{what} has no option '{last}'", suggest(last, owner.model_fields), field=path)
+
+
+def _owner(model: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel]:
+    """The settings that the last name of a path belongs to, as far as options along it have settings of their own."""
+    for name in path[:-1]:
+        annotation = model.model_fields[str(name)].annotation if name in model.model_fields else None
+        inner = [each for each in (annotation, *get_args(annotation)) if isinstance(each, type) and issubclass(each, BaseModel)]
+        if len(inner) != 1:
+            break
+        model = inner[0]
+    return model
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -11,6 +11,7 @@ import typer
 from ..errors import InputError, Problem
 from .options import Quiet
 from .output import be_quiet, tell
+from .train_settings import method_settings
 from .trained import (
     CHECKPOINTS,
     BatchSize,
@@ -82,7 +83,7 @@ def classifier(
     task = _task(train, eval, names)
     judges = judges_of(task, eval)
     say_heading()
-    method = Classifier(settings, how.base, task.inputs, how.seed, out / CHECKPOINTS, judges, say_point)
+    method = Classifier(settings, settings.base or how.base, task.inputs, how.seed, out / CHECKPOINTS, judges, say_point)
     predictor = method.fit(task.train, labels=task.labels)
     predictor.save(out)
     record = predictor.training
@@ -94,11 +95,8 @@ def classifier(
 
 
 def _settings(how: Training) -> Settings:
-    from ..plugins import find, settings_of
-    from .run import overrides
-
-    named = {name: getattr(how, name) for name in ("epochs", "batch_size", "learning_rate", "search")}
-    return cast("Settings", settings_of(find("method", "classifier"), {**named, **overrides(how.set or ())}, "--set"))
+    named = {name: getattr(how, name) for name in ("base", "epochs", "batch_size", "learning_rate", "search")}
+    return cast("Settings", method_settings("classifier", named, how.set))
 
 
 def _task(train: Path, eval: Path | None, names: Names) -> Task:

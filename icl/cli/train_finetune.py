@@ -11,6 +11,7 @@ import typer
 
 from .options import Quiet, Templates
 from .output import be_quiet, tell
+from .train_settings import method_settings
 from .trained import (
     CHECKPOINTS,
     BatchSize,
@@ -126,11 +127,9 @@ def finetune(
 
 def _settings(how: Training) -> Settings:
     from ..methods._calibrate import refuse_without_labels
-    from ..plugins import find, settings_of
-    from .run import overrides
 
     named = {name: getattr(how, name) for name in ("base", "kind", "epochs", "batch_size", "learning_rate", "search")}
-    settings = cast("Settings", settings_of(find("method", "finetune"), {**named, **overrides(how.set or ())}, "--set"))
+    settings = cast("Settings", method_settings("finetune", named, how.set))
     refuse_without_labels(settings.calibration)
     return settings
 

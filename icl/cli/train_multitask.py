@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import InputError, Problem
+from ..files import NAME
 from .options import Quiet
 from .output import be_quiet, say, tell
 from .train_settings import settings_from
-from .trained import CHECKPOINTS, BatchSize, Seed, Set
+from .trained import CHECKPOINTS, BatchSize, Seed, Set, tell_task
 
 if TYPE_CHECKING:
     from ..data import Task
@@ -101,7 +102,9 @@ def _tasks(source: str) -> list[tuple[str, Task]]:
     columns = guess(path, (), None)
     if columns.kind != "classify":
         raise InputError(Problem(f"the column '{columns.label}' is no label", "Name the columns in a suite.", file))
-    return [(name or path.stem, Task.load(path, kind="classify", input=list(columns.inputs), label=columns.label, holdout=0))]
+    task = Task.load(path, kind="classify", input=list(columns.inputs), label=columns.label, holdout=0)
+    tell_task(task)
+    return [(name or path.stem, task)]
 
 
 def _of_suite(source: str) -> list[tuple[str, Task]]:
@@ -115,7 +118,12 @@ def _of_suite(source: str) -> list[tuple[str, Task]]:
 
 
 def _check_out(out: Path, names: Sequence[str]) -> None:
-    """Before any work: what is in the folder are predictors of these tasks, which are replaced, or checkpoints."""
+    """Before any work: each task has a folder of its own in this one, and what is there are predictors of them, which are replaced, or
+    checkpoints."""
+    fix = "Use letters, digits, '.', '_' and '-', at most 80: NAME=FILE."
+    odd = [name for name in names if not NAME.fullmatch(name) or name in (".", "..", CHECKPOINTS)]
+    if odd:
+        raise InputError([Problem(f"{name!r} cannot be a task's name, which its folder has", fix, field="SOURCE") for name in odd])
     if not out.exists():
         return
     known = out.is_dir() and {path.name for path in out.iterdir()} <= {CHECKPOINTS, *names}

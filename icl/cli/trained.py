@@ -49,11 +49,9 @@ def check_out(out: Path) -> None:
 
 
 def tell_task(task: Task) -> None:
-    """What is odd about the rows."""
+    """What is odd about the rows; which cannot be used is among it."""
     for warning in task.warnings:
         tell(str(warning))
-    if task.rejected:
-        tell(f"{len(task.rejected)} rows cannot be used: " + ", ".join(f"{n} × {reason}" for reason, n in task.reasons.items()))
 
 
 def judges_of(task: Task, file: Path | None) -> tuple[Example, ...]:

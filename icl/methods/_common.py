@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, Problem
+from ..errors import InputError, Problem, suggest
 from ..protocols import Encoder, Retriever
 from ..values import Example, Kind, Prediction, as_query
 
@@ -60,6 +60,12 @@ def check_targets(targets: Sequence[Sequence[float]] | None, n_rows: int, n_labe
     if odd := {len(row) for row in targets} - {n_labels}:
         message = f"a target has {min(odd)} probabilities where there are {n_labels} labels"
         raise InputError(Problem(message, "Give one probability for each label, in the order of labels.", field="targets"))
+
+
+def check_weights(weights: str | Mapping[str, float], labels: Sequence[str]) -> None:
+    """Raises InputError if a weight is given to what is no label."""
+    if isinstance(weights, Mapping) and (unknown := [name for name in weights if name not in labels]):
+        raise InputError([Problem(f"there is no label '{name}'", suggest(name, labels), field="class_weights") for name in unknown])
 
 
 def floored(shares: Mapping[str, float], labels: Sequence[str]) -> dict[str, float]:

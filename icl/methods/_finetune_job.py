@@ -12,7 +12,7 @@ from ..errors import InputError, Problem
 from ..protocols import LanguageModel
 from ..train.search import Found, Space, around, one_of
 from ..values import Example
-from ._common import inputs_of
+from ._common import check_weights, inputs_of
 from ._fit import FIT, Fit
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class Job(Fit):
             message = "gradient_checkpointing saves memory of a CUDA device, and the model is on a CPU"
             raise InputError(Problem(message, "Leave it out; rows_at_once: 1 takes less memory here.", field="gradient_checkpointing"))
         if self.prompted.kind == "classify":
+            check_weights(s.class_weights, self.prompted.labels)
             seen = {label for label, answer in zip(self.prompted.labels, self._sums, strict=True) if answer > 0}
             if len(seen) < 2:
                 message = f"all {len(self.pool)} examples have the label '{next(iter(seen), None)}', so there is nothing to tell apart"

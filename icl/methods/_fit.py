@@ -74,10 +74,15 @@ class Fit(ABC):
 
     def _folds(self, epochs: int) -> tuple[int, list[Training]]:
         """How many epochs are best for rows that a training did not see, judged on each fifth of the pool in turn, and the trainings of that.
-        Where the settings ask for no folds, or rows are given to judge by: the same number, none."""
-        if self.method.settings.validation != "folds" or self._judges:
+        Where the settings ask for no folds, or rows are given to judge by, or there are too few rows: the same number, none."""
+        s = self.method.settings
+        if s.validation != "folds" or self._judges:
+            if s.patience and not (self._judges or self._held[1]):
+                note(f"patience={s.patience} stops nothing: no rows judge the epochs; validation=0.1 holds some out")
             return epochs, []
         parts = cross(self._strata, self.method.seed)
+        if not parts:
+            note(f"no folds: {len(self.pool)} rows are too few, so all {epochs} epochs are trained")
         records = [self._train(rest, part, epochs, f"fold-{n}")[1] for n, (rest, part) in enumerate(parts)]
         return (best_epoch([r.curve for r in records]) if records else epochs), records
 

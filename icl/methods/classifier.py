@@ -14,10 +14,10 @@ from ..errors import InputError, Problem
 from ..protocols import MethodContext
 from ..train.augment import Augment
 from ..train.search import need_optuna
-from ..train.settings import TrainingSettings
+from ..train.settings import ClassWeights, TrainingSettings
 from ..train.split import Validation
 from ..values import Example, Kind, Prediction, field_text
-from ._common import check_targets, inputs_of, label_order, labelled, queries_of, voted
+from ._common import check_targets, check_weights, inputs_of, label_order, labelled, queries_of, voted
 from ._folder import save_predictor
 from ._shown import shown
 
@@ -63,9 +63,7 @@ class Settings(TrainingSettings):
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target that all labels have evenly.")
     focal: float = Field(0.0, ge=0, description="Gamma of the focal loss; 0: cross-entropy.")
-    class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
-        "none", description="balanced: rare labels count more; or label: weight, others 1."
-    )
+    class_weights: ClassWeights = Field("none", description="balanced: rare labels count more; or label: weight, others 1.")
     augment: Augment = Field(
         default_factory=lambda: Augment.model_validate({}),
         description="Shares of the words that are changed, anew in each epoch, and paraphrases by a language model.",
@@ -115,6 +113,7 @@ class Classifier:
         usable = labelled(pool, "classifier") if targets is None else list(pool)
         order = label_order([*usable, *self.evaluated], labels)
         seen = tuple(label for label in order if any(e.target == label for e in usable)) if targets is None else tuple(labels)
+        check_weights(self.settings.class_weights, order)
         if len(seen) < 2:
             message = f"all {len(usable)} examples have the label '{seen[0]}', so there is nothing to tell apart"
             raise InputError(Problem(message, "Give examples of two labels at least.", field="pool"))

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from ..errors import InputError, Problem
 from ..protocols import LanguageModel, MethodContext
 from ..train.search import need_optuna
-from ..train.settings import TrainingSettings
+from ..train.settings import ClassWeights, TrainingSettings
 from ..train.split import Validation
 from ..values import KINDS as ALL_KINDS
 from ..values import Example, Kind
@@ -64,9 +64,7 @@ class Settings(TrainingSettings):
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of the target that all labels have evenly.")
     focal: float = Field(0.0, ge=0, description="Gamma of the focal loss; 0: cross-entropy.")
-    class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
-        "none", description="balanced: rare labels count more; or label: weight, others 1."
-    )
+    class_weights: ClassWeights = Field("none", description="balanced: rare labels count more; or label: weight, others 1.")
     validation: Validation = Field(
         "auto",
         description="Share of the rows held out to keep the best epoch, folds (they choose the epochs), none, or auto: a tenth from 1,000.",

@@ -31,7 +31,9 @@ def freeze_lower(model: nn.Module, n: int | Literal["all"]) -> None:
         return
     stack = layers_of(model)
     if n != "all" and n > len(stack):
-        raise InputError(Problem(f"the model has {len(stack)} layers, so {n} cannot be frozen", "Use fewer, or 'all'.", field="freeze"))
+        raise InputError(
+            Problem(f"the model has {len(stack)} layers, so {n} cannot be frozen", f"Use {len(stack)} at most.", field="freeze")
+        )
     top = len(stack) if n == "all" else n
     for name, parameter in model.named_parameters():
         if _depth(name, stack) <= top:

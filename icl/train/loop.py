@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -113,6 +114,8 @@ def train(
         progressing.advance = stack.enter_context(progress(description, len(steps), "steps"))
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         result = trainer.finished()
+        # Else its forward pass is in mixed precision still, and that of the saved one is not.
+        extract_model_from_parallel(model, keep_fp32_wrapper=False)
     if work is not None:
         shutil.rmtree(work, ignore_errors=True)
     return result

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -32,7 +32,9 @@ from .texts import Read
 class MultitaskSettings(TrainingSettings):
     temperature: float = Field(10.0, gt=0, description="1: a task as often as it has rows; large: all tasks alike.")
     limit: int | None = Field(None, ge=1, description="Rows of a task that count for that at most.")
-    freeze: int | Literal["all"] = Field(0, description="Lowest layers that are not trained; all: only the heads are.")
+    freeze: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        0, description="Lowest layers that are not trained; all: only the heads are."
+    )
     start: Literal["probe", "random"] = Field(
         "probe", description="Heads begin as logistic regressions on the untrained encoder, or at random."
     )

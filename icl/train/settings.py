@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
+ClassWeights: TypeAlias = Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]]
 EPOCHS = 3
 LEARNING_RATE = 5e-5
 """Where neither the user nor the method says anything."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
 
 from ..seeds import rng_for
 
-Validation: TypeAlias = Literal["auto", "none", "folds"] | float
+Validation: TypeAlias = Literal["auto", "none", "folds"] | Annotated[float, Field(ge=0, lt=1)]
 """`none`: train on all rows for all epochs. A share: of the rows, held out. `folds`: the number of epochs is chosen by cross-validation,
 then all rows are trained on. `auto`: a tenth of the rows, at most 1,000, where there are `LARGE` rows at least, else none."""
 LARGE = 1000

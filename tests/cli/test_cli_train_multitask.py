@@ -50,3 +50,16 @@ def test_what_cannot_be_done_is_2(icl_cli, base, animals, sources, says):
     answer = icl_cli("train", "multitask", *sources, "--base", base, "--out", "new")
     assert answer.code == 2
     assert says in answer.err
+
+
+@pytest.mark.parametrize("name", ["../stars", "a/stars", "..", "checkpoints"])
+def test_a_task_has_a_folder_in_the_one_that_is_named(icl_cli, base, reviews, animals, name):
+    answer = icl_cli("train", "multitask", f"{name}={reviews}", animals, "--base", base, "--out", "both", "--epochs", "1")
+    assert answer.code == 2
+    assert f"'{name}' cannot be a task's name" in answer.err
+
+
+def test_no_fewer_than_no_layers_are_frozen(icl_cli, base, reviews, animals):
+    answer = icl_cli("train", "multitask", reviews, animals, "--base", base, "--out", "both", "--set", "freeze=-1")
+    assert answer.code == 2
+    assert "--set freeze: Input should be greater than or equal to 0, or 'all'" in answer.err

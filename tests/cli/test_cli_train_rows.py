@@ -62,3 +62,30 @@ def test_judging_rows_of_other_labels_are_named_and_are_no_labels_owned(reviews,
     assert [row.target for row in judges] == ["positive"]
     assert "2 of 3 rows judge nothing, since no row of --train has their label: 'dry', 'wet'" in capsys.readouterr().err
     assert judges_of(task, None) == tuple(task.dev)
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    (["finetune", "--kind", "lore"], "--kind: Input should be 'full'"),
+    (["finetune", "--set", "kind=lore"], "--set kind: Input should be 'full'"),
+    (["finetune", "--learning-rate", "0"], "--learning-rate: Input should be greater than 0"),
+    (["finetune", "--set", "loss=lables"], "--set loss: Input should be 'labels', 'language_model', 'unlikelihood' or 'length_normalised', or a"),
+    (["finetune", "--set", "loss=[labels, lables]"], "--set loss.1: Input should be 'labels'"),
+    (["classifier", "--set", "validation=fold"], "--set validation: Input should be 'auto', 'none' or 'folds', or a valid number"),
+    (["classifier", "--set", "validation=1.5"], "--set validation: Input should be 'auto', 'none' or 'folds', or less than 1"),
+    (["classifier", "--set", "class_weights={positive: -1}"], "--set class_weights.positive: Input should be greater than 0"),
+    (["classifier", "--set", "augment={paraphrase: {modle: x}}"], "--set augment.paraphrase.modle: 'paraphrase' has no option 'modle'"),
+    (["classifier", "--set", "base=./elsewhere"], "elsewhere"),
+    (["pretrain", "--text", "reviews.csv", "--learning-rate", "0"], "--learning-rate: Input should be greater than 0"),
+])  # fmt: skip
+def test_a_wrong_value_is_told_once_and_where_it_was_given(icl_cli, reviews, options, says):
+    command, *rest = options
+    answer = icl_cli("train", command, *(() if command == "pretrain" else ("--train", reviews)), "--out", "new", *rest)
+    assert answer.code == 2
+    assert says in answer.err
+    assert "problems" not in answer.err or "modle" in says  # that one lacks its model, too
+
+
+def test_rows_that_cannot_be_used_are_told_once(icl_cli, reviews):
+    reviews.write_text(reviews.read_text() + ",positive\n")
+    answer = icl_cli("train", "classifier", "--train", reviews, "--base", "./nowhere", "--out", "new")
+    assert answer.err.count("1 × empty text") == 1

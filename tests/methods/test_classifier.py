@@ -161,6 +161,30 @@ def test_of_a_long_text_is_read_what_it_says(bases, long, learns, cut):
     assert about["n_tokens_cut"] == 128 * prediction.n_cut
 
 
+@pytest.mark.parametrize("base", ["own", "sentence"])
+def test_what_was_trained_in_bf16_predicts_as_it_does_when_loaded(tmp_path, bases, base):
+    predictor, queries = fit(bases[base], rows(24), precision="bf16"), rows(9, seed=1)
+    predictor.save(tmp_path / "saved")
+    assert [p.probabilities for p in predictor.predict(queries)] == [p.probabilities for p in icl.load(tmp_path / "saved").predict(queries)]
+
+
+def test_weights_are_for_labels_that_there_are(bases):
+    with pytest.raises(InputError, match="there is no label 'gren'") as caught:
+        fit(bases["own"], rows(12), class_weights={"gren": 2.0, "blue": 2.0})
+    assert "green" in str(caught.value)
+    fit(bases["own"], rows(12, labels=("red", "blue")), class_weights={"green": 2.0}, epochs=1)  # a label that the rows lack is one
+
+
+def test_it_says_so_where_rows_are_too_few_for_folds_or_patience(bases, capsys, monkeypatch):
+    monkeypatch.delenv("ICL_QUIET", raising=False)
+    fit(bases["own"], rows(9), validation="folds", epochs=1)
+    assert "no folds: 9 rows are too few, so all 1 epochs are trained" in capsys.readouterr().err
+    fit(bases["own"], rows(9), patience=1, epochs=1)
+    assert "patience=1 stops nothing: no rows judge the epochs" in capsys.readouterr().err
+    fit(bases["own"], rows(30), patience=1, epochs=1, validation=0.2)
+    assert "patience" not in capsys.readouterr().err
+
+
 def test_rare_labels_count_more_with_class_weights(bases):
     pool = [*rows(60, labels=("red",)), *rows(6, seed=5, labels=("green",))]
     none, balanced = (fit(bases["own"], pool, ("red", "green"), class_weights=w, freeze="all", epochs=4) for w in ("none", "balanced"))
