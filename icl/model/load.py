@@ -124,6 +124,8 @@ def _loaded(source: _Source, device: str, dtype: str | None, options: Mapping[st
     if placed:
         arguments["device_map"] = "auto" if device == "auto" else {"": device}
     seq2seq = bool(getattr(config, "is_encoder_decoder", False))
+    if not seq2seq:
+        _refuse_encoder(source, config)
     model = _from_pretrained(source, arguments, seq2seq)
     if not placed:
         model = model.to(device)
@@ -265,6 +267,17 @@ def _read_config(source: _Source, arguments: Mapping[str, Any]) -> Any:
             return AutoConfig.from_pretrained(source.folder, **arguments)
     except Exception as error:  # as for models below
         raise InputError(_unloadable("model", source.name, source.where, error)) from None
+
+
+def _refuse_encoder(source: _Source, config: Any) -> None:
+    """Raises InputError for an encoder, such as BERT: transformers makes a model that writes of it, which sees the words to come."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    writes = getattr(config, "is_decoder", False) or getattr(config, "causal", False)
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not writes:
+        message = f"'{source.name}' is an encoder ({config.model_type}), which sees the words to come, and no language model that writes"
+        fix = "Take a causal or an encoder-decoder language model, or train the encoder: the method classifier, icl train classifier."
+        raise InputError(Problem(message, fix, field="model"))
 
 
 def _from_pretrained(source: _Source, arguments: Mapping[str, Any], seq2seq: bool) -> Any:

@@ -1,5 +1,6 @@
 """Where models come from, and what is said when they do not come."""
 
+import json
 import subprocess
 import sys
 import warnings
@@ -171,6 +172,15 @@ def test_a_broken_folder_is_a_clear_error(folder, tmp_path):
     (broken / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(InputError, match="cannot be loaded"):
         icl.load_model(str(broken))
+
+
+def test_an_encoder_is_no_language_model(tmp_path):
+    """transformers gives it an output layer, with random weights if it has to, and lets each word see those behind it."""
+    with pytest.raises(InputError, match=r"is an encoder \(bert\)"):
+        icl.load_model(str(tiny.save_bert(tmp_path / "bert", ["good", "bad"])))
+    config = tmp_path / "bert" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "is_decoder": True}))
+    assert icl.load_model(str(tmp_path / "bert")).window == 64  # one that was trained to write
 
 
 def test_a_codec_without_the_language_model_and_without_torch(folder):
