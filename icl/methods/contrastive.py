@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,15 +82,17 @@ class Contrastive:
         self, base: SentenceEncoder, usable: Sequence[Example], order: tuple[str, ...], inputs: tuple[str, ...]
     ) -> ContrastivePredictor:
         from ..retrieve.encoders import model_in
-        from ..train.contrastive import n_steps_for, tune
+        from ..train.contrastive import Spent, n_steps_for, tune
+        from ..train.cost import n_bytes_of
         from ..weights import quiet_transformers
 
         seen = [label for label in order if any(e.target == label for e in usable)]
         texts, targets = [embedded_text(e.fields) for e in usable], [str(e.target) for e in usable]
         s = self.settings
-        model = model_in(base.folder)
+        model, spent, started = model_in(base.folder), Spent(), time.monotonic()
+        losses: list[float] = []
         if len(seen) > 1:
-            tune(
+            losses = tune(
                 model,
                 texts,
                 targets,
@@ -98,6 +101,7 @@ class Contrastive:
                 learning_rate=s.learning_rate,
                 temperature=s.temperature,
                 seed=self.seed,
+                spent=spent,
             )
         folder = Path(tempfile.mkdtemp(prefix="icl-"))
         with quiet_transformers():
@@ -105,7 +109,18 @@ class Contrastive:
         encoder = _tuned(base.name, folder / ENCODER, model)
         weakref.finalize(encoder, shutil.rmtree, folder, ignore_errors=True)
         head = fit_head(s.head, encoder.encode(texts), [seen.index(t) for t in targets], len(seen), s.c, self.seed)
-        return ContrastivePredictor(encoder, head, tuple(seen), inputs, order)
+        training = {
+            "seed": self.seed,
+            "n_rows": len(usable),
+            "n_steps": len(losses),
+            "curve": [{"step": n, "loss": round(loss, 6)} for n, loss in enumerate(losses, 1)],
+            "n_parameters": sum(p.numel() for p in model.module.parameters()),
+            "n_bytes": n_bytes_of(model.module, trained_only=False),
+            **asdict(spent),
+            "seconds": round(time.monotonic() - started, 3),
+            "device": str(model.module.device),
+        }
+        return ContrastivePredictor(encoder, head, tuple(seen), inputs, order, training=training)
 
 
 def _tuned(base: str, folder: Path, model: Any = None) -> SentenceEncoder:
@@ -123,7 +138,7 @@ class ContrastivePredictor(EmbeddingHeadPredictor):
 
     def save(self, folder: Path | str) -> None:
         encoder: Any = self.encoder
-        state = {"method": "contrastive", **self.state(), "base": encoder.name.removesuffix(TUNED)}
+        state = {"method": "contrastive", **self.state(), "base": encoder.name.removesuffix(TUNED), "training": self.training}
 
         def write(to: Path) -> None:
             shutil.copytree(encoder.folder, to / ENCODER)
@@ -137,4 +152,6 @@ def build(settings: Settings, context: MethodContext) -> Contrastive:
 
 
 def load(folder: Path, state: Mapping[str, Any], *, lm: Any = None, device: str | None = None) -> ContrastivePredictor:
-    return ContrastivePredictor(_tuned(state["base"], folder / ENCODER), *saved_parts(folder, state))
+    predictor = ContrastivePredictor(_tuned(state["base"], folder / ENCODER), *saved_parts(folder, state))
+    predictor.training = state.get("training")
+    return predictor

@@ -111,7 +111,7 @@ class EmbeddingHeadPredictor:
     name: str = "embedding_head"
     abstaining: Abstaining | None = None
     training: Mapping[str, Any] | None = None
-    """What a teacher cost, where it learned from one."""
+    """How it was trained, and what that cost, where it is more than a head; what a teacher cost, where it learned from one."""
 
     _repr_html_ = shown
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..seeds import rng_for, seed_for
@@ -32,27 +33,60 @@ def n_steps_for(n: int, batch: int) -> int:
     return min(max(enough, round(PASSES * n / batch)), MOST_STEPS)
 
 
+@dataclass
+class Spent:
+    """What tuning took, as `record.Training` names it."""
+
+    n_trained: int = 0
+    n_tokens: int = 0
+    n_padding: int = 0
+    operations: float = 0.0
+    peak_memory_mb: float | None = None
+
+
 def tune(
-    model: Any, texts: Sequence[str], labels: Sequence[str], *, batch: int, steps: int, learning_rate: float, temperature: float, seed: int
+    model: Any,
+    texts: Sequence[str],
+    labels: Sequence[str],
+    *,
+    batch: int,
+    steps: int,
+    learning_rate: float,
+    temperature: float,
+    seed: int,
+    spent: Spent | None = None,
 ) -> list[float]:
-    """Train the encoder in place; the loss of every step.
+    """Train the encoder in place; the loss of every step. spent: what it takes is added to it.
 
     model: one of `icl.retrieve.encoders.model_in`. A text that is the only one of its label in a batch is put in twice: dropout makes
     two views of it (Gao et al. 2021, https://arxiv.org/abs/2104.08821).
     """
     import torch
 
+    from .cost import memory_mb, operations_of, tokens_of
     from .used_words import only_used_words
 
     numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
     lengths = model.lengths(texts)
+    spent = spent or Spent()
+    inner = getattr(model.module[0], "auto_model", model.module)
+    device = str(model.module.device)
+
+    def vectors_of(part: Sequence[str]) -> torch.Tensor:
+        features = model.features(part)
+        found: torch.Tensor = model.module(features)["sentence_embedding"]
+        n, padding = tokens_of(features)
+        spent.n_tokens, spent.n_padding = spent.n_tokens + n, spent.n_padding + padding
+        spent.operations += estimate.training(n + padding, (n + padding) / len(part))
+        return found
 
     def loss(rows: Sequence[int]) -> torch.Tensor:
         rows = sorted(rows, key=lengths.__getitem__)
         size = AT_ONCE if model.on_cpu else len(rows)
         parts = [[texts[i] for i in rows[start : start + size]] for start in range(0, len(rows), size)]
-        found = torch.cat([model.module(model.features(part))["sentence_embedding"] for part in parts])
-        vectors = torch.nn.functional.normalize(found, dim=1)
+        vectors = torch.nn.functional.normalize(torch.cat([vectors_of(part) for part in parts]), dim=1)
+        now = memory_mb(device)
+        spent.peak_memory_mb = max(spent.peak_memory_mb or 0.0, now) if now is not None else spent.peak_memory_mb
         targets = torch.tensor([numbers[labels[i]] for i in rows], device=vectors.device)
         return contrastive_loss(vectors, targets, temperature)
 
@@ -61,6 +95,8 @@ def tune(
     for start in range(0, len(texts), 64):
         ids |= set(model.features(texts[start : start + 64])["input_ids"].flatten().tolist())
     with only_used_words(model.module, ids):
+        estimate = operations_of(inner)
+        spent.n_trained = sum(p.numel() for p in model.module.parameters() if p.requires_grad)
         return train_encoder(
             model.module, chosen, loss, learning_rate=learning_rate, seed=seed_for(seed, "contrastive"), what="Tuning the encoder"
         )

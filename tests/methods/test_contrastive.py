@@ -6,9 +6,12 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from small_tasks import example
 
+import icl
 from icl.errors import InputError
 from icl.methods._heads import CENTRES, fit_head, load_head, save_head
+from icl.methods.contrastive import Contrastive, Settings
 from icl.train.contrastive import ENOUGH_STEPS, FEWEST_STEPS, MOST_STEPS, batches, contrastive_loss, n_steps_for, tune
 
 
@@ -77,6 +80,24 @@ def test_tuning_brings_texts_of_a_label_together(encoder_folder):
     assert separation(model) > before + 0.3
     assert tune(again, texts, labels, **options) == losses
     assert not model.module.training
+
+
+def test_what_tuning_took_is_written_down_and_saved(encoder_folder, tmp_path):
+    from icl.retrieve import load_encoder
+    from icl.retrieve.encoders import model_in
+    from icl.train.cost import operations_of
+
+    rows = [example({"text": f"{word} film"}, "+" if word in ("good", "fine") else "-") for word in ("good", "fine", "poor", "ugly")]
+    predictor = Contrastive(Settings(steps=3), load_encoder(str(encoder_folder))).fit(rows)
+    record, model = predictor.training, model_in(encoder_folder)
+    n = model.lengths(["good film"])[0]  # as long as each of them
+    assert (record["n_rows"], record["n_steps"], record["n_tokens"], record["n_padding"]) == (4, 3, 3 * 4 * n, 0)
+    assert record["operations"] == pytest.approx(operations_of(model.module[0].auto_model).training(3 * 4 * n, n))
+    assert record["n_trained"] < record["n_parameters"] == sum(p.numel() for p in model.module.parameters())  # the words of the rows alone
+    assert record["n_bytes"] == 4 * record["n_parameters"]
+    assert [point["step"] for point in record["curve"]] == [1, 2, 3]
+    predictor.save(tmp_path / "saved")
+    assert icl.load(tmp_path / "saved").training == record
 
 
 @pytest.mark.parametrize("kind", ["logistic", "kernel", "knn"])
