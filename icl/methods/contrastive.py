@@ -138,7 +138,7 @@ class ContrastivePredictor(EmbeddingHeadPredictor):
 
     def save(self, folder: Path | str) -> None:
         encoder: Any = self.encoder
-        state = {"method": "contrastive", **self.state(), "base": encoder.name.removesuffix(TUNED), "training": self.training}
+        state = {"method": "contrastive", **self.state(), "base": encoder.name.removesuffix(TUNED)}
 
         def write(to: Path) -> None:
             shutil.copytree(encoder.folder, to / ENCODER)
@@ -152,6 +152,4 @@ def build(settings: Settings, context: MethodContext) -> Contrastive:
 
 
 def load(folder: Path, state: Mapping[str, Any], *, lm: Any = None, device: str | None = None) -> ContrastivePredictor:
-    predictor = ContrastivePredictor(_tuned(state["base"], folder / ENCODER), *saved_parts(folder, state))
-    predictor.training = state.get("training")
-    return predictor
+    return ContrastivePredictor(_tuned(state["base"], folder / ENCODER), *saved_parts(folder, state))

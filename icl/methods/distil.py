@@ -253,7 +253,8 @@ class _Meter:
         self.operations = (self.operations or 0.0) + operations_of(model).forward(n, sum(lengths) / max(1, len(lengths)))
 
     def _totals(self) -> tuple[int, float] | None:
-        totals = getattr(self.predictor, "totals", None)
+        # Those of a head on vectors leave out what a cache had.
+        totals = None if hasattr(self.predictor, "encoder") else getattr(self.predictor, "totals", None)
         return None if totals is None else (totals.computed, totals.operations)
 
     def as_dict(self) -> dict[str, Any]:

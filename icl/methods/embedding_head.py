@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +69,9 @@ class EmbeddingHead:
 
         if targets is not None:
             return self._distilled(pool, tuple(labels), targets)
-        usable = labelled(pool, "embedding_head")
+        usable, started = labelled(pool, "embedding_head"), time.monotonic()
         encoder = load_encoder(self.encoder)
+        before = Counter(getattr(encoder, "encoded", ()))
         order, inputs = label_order(usable, labels), inputs_of(usable, self.inputs)
         vectors = encoder.encode([embedded_text(e.fields) for e in usable])
 
@@ -84,7 +87,28 @@ class EmbeddingHead:
             return fitted(others).answers([usable[i] for i in held], vectors[list(held)])
 
         predictor.abstaining = abstaining(self.abstain, lambda: crossed(usable, order, answer))
+        predictor.training = self._record(predictor, len(usable), before, started)
         return predictor
+
+    def _record(self, predictor: EmbeddingHeadPredictor, n_rows: int, before: Counter[int], started: float) -> dict[str, Any]:
+        """What the fit took; before: what the encoder had encoded before it. Vectors that a cache had took nothing, solving for the head is not
+        counted in operations."""
+        from ..train.cost import memory_mb
+
+        arrays = predictor.head.arrays
+        n_tokens, operations = _spent(predictor.encoder, before)
+        memory = memory_mb()
+        return {
+            "seed": self.seed,
+            "n_rows": n_rows,
+            "curve": [],
+            "n_trained": sum(int(arrays[name].size) for name in ("weights", "bias") if name in arrays),
+            "n_bytes": sum(int(array.nbytes) for array in arrays.values()),
+            "n_tokens": n_tokens,
+            "operations": operations,
+            "seconds": round(time.monotonic() - started, 3),
+            **({"peak_memory_mb": memory} if memory is not None else {}),
+        }
 
     def _distilled(self, pool: Sequence[Example], labels: tuple[str, ...], targets: Sequence[Sequence[float]]) -> EmbeddingHeadPredictor:
         import numpy as np
@@ -112,14 +136,34 @@ class EmbeddingHeadPredictor:
     abstaining: Abstaining | None = None
     training: Mapping[str, Any] | None = None
     """How it was trained, and what that cost, where it is more than a head; what a teacher cost, where it learned from one."""
+    _used: Any = None
 
     _repr_html_ = shown
+
+    @property
+    def totals(self) -> Any:
+        """Tokens and operations of all predictions so far, where vectors were computed for them and no cache had them; None with an encoder
+        that is not on this machine."""
+        from ..train.cost import Used
+
+        if self._used is None and hasattr(self.encoder, "encoded"):
+            self._used = Used()
+        return self._used
+
+    def reset_totals(self) -> None:
+        """What was predicted so far belongs to the training."""
+        self._used = None
 
     def predict(self, queries: Sequence[Any]) -> list[Prediction]:
         examples = queries_of(queries, self.inputs)
         if not examples:
             return []
-        answers = self.answers(examples, self.encoder.encode([embedded_text(e.fields) for e in examples]))
+        before = Counter(getattr(self.encoder, "encoded", ()))
+        vectors = self.encoder.encode([embedded_text(e.fields) for e in examples])
+        if (totals := self.totals) is not None:
+            n_tokens, operations = _spent(self.encoder, before)
+            totals.add(n_tokens, 0, operations)
+        answers = self.answers(examples, vectors)
         return answers if self.abstaining is None else self.abstaining.apply(answers)
 
     def answers(self, examples: Sequence[Example], vectors: NDArray[np.float32]) -> list[Prediction]:
@@ -140,8 +184,20 @@ class EmbeddingHeadPredictor:
             "labels": self.labels,
             "seen": self.seen,
             "head": self.head.kind,
+            **({"training": dict(self.training)} if self.training is not None else {}),
             **abstain_state(self.abstaining),
         }
+
+
+def _spent(encoder: Any, before: Counter[int]) -> tuple[int, float]:
+    """(tokens, operations) of the texts that it has encoded since; before: its `encoded` then."""
+    new = Counter(getattr(encoder, "encoded", ())) - before
+    if not new:
+        return 0, 0.0
+    from ..train.cost import operations_of
+
+    estimate = operations_of(encoder.module)
+    return sum(n * texts for n, texts in new.items()), sum(estimate.forward(n * texts, n) for n, texts in new.items())
 
 
 def build(settings: Settings, context: MethodContext) -> EmbeddingHead:
@@ -157,4 +213,4 @@ def saved_parts(folder: Path, state: Mapping[str, Any]) -> tuple[Any, ...]:
     seen = tuple(state["seen"])
     head = load_head(folder / WEIGHTS, state["head"], len(seen))
     held = abstaining(state.get("abstain"), no_evidence, state.get("abstain_threshold"))
-    return head, seen, tuple(state["inputs"]), tuple(state["labels"]), state["name"], held
+    return head, seen, tuple(state["inputs"]), tuple(state["labels"]), state["name"], held, state.get("training")

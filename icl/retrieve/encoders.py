@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -137,6 +137,8 @@ class SentenceEncoder:
         self.fingerprint = _fingerprint(folder)
         self._cache = EmbeddingCache(self.fingerprint) if cache else None
         self._dimensions: int | None = None
+        self.encoded: Counter[int] = Counter()
+        """Tokens of a text, as the model read it -> texts that were encoded so far; those that a cache had are not among them."""
 
     def __repr__(self) -> str:
         return f"SentenceEncoder({self.name!r})"
@@ -163,6 +165,7 @@ class SentenceEncoder:
 
     def _encode_missing(self, missing: dict[bytes, str]) -> dict[bytes, NDArray[np.float32]]:
         model = self._model()
+        self.encoded.update(min(n, model.limit or n) for n in model.lengths(list(missing.values())))
         found: dict[bytes, NDArray[np.float32]] = {}
         items = list(missing.items())
         with progress(f"Encoding with {self.name}", len(items), "texts") as advance:
@@ -188,6 +191,11 @@ class SentenceEncoder:
         """True for each text that is longer than the model reads: its end does not reach the vector."""
         model = self._model()
         return [model.limit is not None and n > model.limit for n in model.lengths(texts)] if texts else []
+
+    @property
+    def module(self) -> Any:
+        """The sentence-transformers model."""
+        return self._model().module
 
     def _model(self) -> _Model:
         return self._given or _loaded(self.name, self.folder, self.fingerprint)

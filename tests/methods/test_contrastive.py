@@ -97,6 +97,32 @@ def test_what_tuning_took_is_written_down_and_saved(encoder_folder, tmp_path):
     assert record["n_bytes"] == 4 * record["n_parameters"]
     assert [point["step"] for point in record["curve"]] == [1, 2, 3]
     predictor.save(tmp_path / "saved")
+    loaded = icl.load(tmp_path / "saved")
+    assert loaded.training == record
+    for used in (predictor, loaded):  # what using it takes is counted, too, the pool's own vectors not
+        assert used.totals.computed == 0
+        used.predict(["ugly film", "good film", "poor film"])
+        assert used.totals.computed == 3 * n
+        assert used.totals.operations == pytest.approx(operations_of(model.module).forward(3 * n, n))
+
+
+def test_a_head_alone_writes_down_what_it_took(encoder_folder, tmp_path):
+    from icl.methods.embedding_head import EmbeddingHead
+    from icl.retrieve.encoders import SentenceEncoder
+    from icl.train.cost import operations_of
+
+    rows = [example({"text": f"{word} film"}, "+" if word in ("good", "fine") else "-") for word in ("good", "fine", "poor", "ugly")]
+    encoder = SentenceEncoder(str(encoder_folder), encoder_folder, cache=False)
+    predictor = EmbeddingHead(encoder=encoder).fit(rows)
+    record = predictor.training
+    n = 4 * encoder._model().lengths(["good film"])[0]
+    assert (record["n_rows"], record["n_tokens"]) == (4, n)
+    assert record["operations"] == pytest.approx(operations_of(encoder.module).forward(n, n / 4))
+    assert record["n_trained"] == 2 * (encoder.dimensions + 1)
+    assert record["n_bytes"] == 8 * record["n_trained"]
+    predictor.predict(["ugly film"])
+    assert predictor.totals.computed == n / 4
+    predictor.save(tmp_path / "saved")
     assert icl.load(tmp_path / "saved").training == record
 
 
