@@ -316,8 +316,9 @@ def _problem(
         owner, inner = form or owner, inner[1:]
     else:
         owner = _owner(model, item["loc"])
-    path = ".".join(str(part) for part in (where or f"{plugin.kind} {plugin.name}", option, *inner))
-    last, what = str(item["loc"][-1]), f"the {plugin.kind} '{plugin.name}'" if owner is model else f"'{(option, *inner)[-2]}'"
+    parts = [str(part) for part in (option, *inner)]
+    path = ".".join([where or f"{plugin.kind} {plugin.name}", *parts])
+    last, what = str(item["loc"][-1]), f"the {plugin.kind} '{plugin.name}'" if owner is model else f"'{parts[-2] if inner else option}'"
     if item["type"] == "missing":
         known = owner.model_fields.get(last)
         return Problem(f"{what} needs the option '{last}'", (known.description if known else None) or "Give it.", field=path)

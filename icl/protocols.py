@@ -115,6 +115,12 @@ class LanguageModel(Protocol):
     def count_tokens(self, text: str) -> int: ...
 
 
+def is_language_model(value: object) -> bool:
+    """Whether it has all that `LanguageModel` names. Asked of the object itself: a model may be wrapped in one that passes on what it does not
+    do, which `isinstance` no longer sees from Python 3.12 on."""
+    return all(hasattr(value, name) for name in vars(LanguageModel) if not name.startswith("_"))
+
+
 Retriever: TypeAlias = Callable[[Sequence[Example], int], "list[list[Hit]]"]
 """(queries, k) -> for each query at most k hits, best first."""
 Selector: TypeAlias = Callable[[Sequence[Example], int, "list[list[Hit]] | None"], "list[list[Hit]]"]
