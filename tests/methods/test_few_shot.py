@@ -11,8 +11,8 @@ import pytest
 from small_tasks import LABELS, POOLS, QUERIES, example
 
 import icl
-import icl.protocols
 from icl.errors import InputError
+from icl.protocols import is_language_model
 from icl.values import Hit
 
 SENTIMENT = """---
@@ -246,7 +246,7 @@ def with_rationales(kind):
 
 def test_labels_are_scored_after_a_rationale_of_the_models_own(few_shot, tiny_lm):
     lm = Recorder(tiny_lm, "\nThought: a code\nSo the queue is login\nMessage: x")
-    assert isinstance(lm, icl.protocols.LanguageModel)
+    assert is_language_model(lm)
     predictor = fit(few_shot(lm, template=icl.Template.parse(REASONED, "reasoned"), shots=2), pool=with_rationales("classify"))
     prompt = predictor.prompt("The code")
     shown = prompt.demonstrations[-1].example
