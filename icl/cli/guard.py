@@ -7,6 +7,7 @@ import errno
 import functools
 import inspect
 import os
+import re
 import sys
 import traceback
 import typing
@@ -80,7 +81,11 @@ def _code_of(command: Callable[..., int | None], values: dict[str, Any]) -> int:
         _show_refused(error)
         return FAILED
     except Exception as error:
-        _show_unexpected(error)
+        refused = _refused(error)
+        if refused is None or _traceback_wanted():
+            _show_unexpected(error)
+        else:
+            _show_refused(refused)
         return FAILED
     return code or FINE
 
@@ -94,6 +99,17 @@ def _show(error: IclError) -> None:
         tell(f"icl: {error}")
     if _traceback_wanted():
         traceback.print_exception(error)
+
+
+def _refused(error: Exception) -> OSError | None:
+    """What the system said of a file where the writer of weights puts it into an error of its own; None: the error is another."""
+    said = str(error)
+    if type(error).__name__ == "SafetensorError" and (number := re.search(r"\(os error (\d+)\)", said)):
+        code, place = int(number[1]), re.search(r'at path "([^"]+)"', said)
+        return OSError(code, os.strerror(code), place[1] if place else None)
+    if isinstance(error, RuntimeError) and "inline_container" in said and "unexpected pos" in said:  # torch.save does not say why
+        return OSError(errno.ENOSPC, "it could not be written to its end")
+    return None
 
 
 def _show_refused(error: OSError) -> None:

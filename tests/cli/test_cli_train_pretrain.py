@@ -1,6 +1,7 @@
 """`icl train pretrain` on a small text."""
 
 import json
+import os
 
 import pytest
 
@@ -50,3 +51,22 @@ def test_what_cannot_be_done_is_2(icl_cli, text, more, says):
     assert answer.code == 2
     assert says in answer.err
     assert "Traceback" not in answer.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits the size of files by a POSIX resource limit")
+@pytest.mark.parametrize("n_bytes", [1_000_000, 5_000_000], ids=["weights", "the optimiser's state"])
+def test_a_disk_that_fills_up_is_no_fault_of_icl(icl_cli, text, tmp_path, n_bytes):
+    import resource
+
+    command = ("train", "pretrain", "--text", text, "--config", "small", "--out", "mine", *SMALL, "--set", "checkpoint_every=0")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))  # writing further fails, as on a full disk
+    try:
+        answer = icl_cli(*command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert answer.code == 1
+    assert "unexpected" not in answer.err
+    assert "Free some space" in answer.err
+    assert icl_cli(*command).code == 0
+    assert not (tmp_path / "mine" / "working").exists()
