@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard, TypeVar, runtime_checkable
 
 from .values import Example, Hit, Kind, LabelScores, Message, Prediction, Prompt, TokenCounts
 
@@ -71,6 +71,9 @@ Estimator: TypeAlias = Literal["loglikelihood", "first_token", "generation"]
 ones, or by writing, where it gives no log-probabilities (`score` then raises InputError)."""
 
 
+P = TypeVar("P")
+
+
 @runtime_checkable
 class LanguageModel(Protocol):
     """A causal language model. All log-likelihoods are natural logarithms (nats)."""
@@ -115,10 +118,10 @@ class LanguageModel(Protocol):
     def count_tokens(self, text: str) -> int: ...
 
 
-def is_language_model(value: object) -> bool:
-    """Whether it has all that `LanguageModel` names. Asked of the object itself: a model may be wrapped in one that passes on what it does not
-    do, which `isinstance` no longer sees from Python 3.12 on."""
-    return all(hasattr(value, name) for name in vars(LanguageModel) if not name.startswith("_"))
+def offers(value: object, protocol: type[P]) -> TypeGuard[P]:
+    """Whether it has all that a protocol names. Asked of the object itself: a model may be wrapped in one that passes on what it does not do,
+    which `isinstance` no longer sees from Python 3.12 on."""
+    return all(getattr(value, name, None) is not None for name in vars(protocol) if not name.startswith("_"))
 
 
 Retriever: TypeAlias = Callable[[Sequence[Example], int], "list[list[Hit]]"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 from ..prompt import Unfit
-from ..protocols import LanguageModel
+from ..protocols import LanguageModel, offers
 from ..values import Example, Prompt, TokenCounts
 from ._ask import Rehearsal, asks_model
 from ._calibrate import pool_rows
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ._predictor import FewShotPredictor
 
 
-@runtime_checkable
 class PlansWriting(Protocol):
     """A model on this machine: what prompts share is read once for all texts that are written behind them."""
 
@@ -52,7 +51,7 @@ def _work(predictor: FewShotPredictor, lm: LanguageModel, queries: Sequence[Exam
     work = [(q, p) for q, p in work if predictor.kind != "choose" or q.choices]
     samples = predictor.method.samples if predictor._writes(lm) else 1
     if work and (predictor._writes(lm) or predictor._shows_rationales):
-        if isinstance(lm, PlansWriting):
+        if offers(lm, PlansWriting):
             return lm.plan_generation([p for _, p in work], predictor.method.max_new_tokens, samples)
         written = len(work) * samples * predictor.method.max_new_tokens
         total = sum(p.n_tokens or 0 for _, p in work) * requests_for(lm, samples) + written

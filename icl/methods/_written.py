@@ -6,11 +6,11 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CostLimitError, InputError, Problem
 from ..prompt.bind import letters
-from ..protocols import LanguageModel
+from ..protocols import LanguageModel, offers
 from ..readout import read_answer, read_label, vote
 from ..values import Example, LabelScores, Prediction, Prompt, canonical_json
 from ._labels import unscored
@@ -33,7 +33,6 @@ class Lost:
     """It was not asked at all: the cost limit was reached."""
 
 
-@runtime_checkable
 class SingleItemsMayFail(Protocol):
     """A model elsewhere: an item that fails is handed back as such and takes no other with it."""
 
@@ -49,7 +48,6 @@ class SingleItemsMayFail(Protocol):
         """How often a prompt is sent for n texts."""
 
 
-@runtime_checkable
 class Weighs(Protocol):
     """A model that says of each text that it samples how likely it was."""
 
@@ -111,7 +109,7 @@ def check_estimator(method: FewShot, lm: LanguageModel) -> None:
         problems.append(Problem(message, "Set samples: 8, or use a model with log-probabilities.", field="abstain"))
     if method.vote == "weighted" and method.answer is not None:
         problems.append(Problem("records are counted one each", "Use vote: plain.", field="vote"))
-    elif method.vote == "weighted" and not isinstance(lm, Weighs):
+    elif method.vote == "weighted" and not offers(lm, Weighs):
         message = f"a weighted vote goes by how likely each text was, and '{lm.name}' does not say so"
         problems.append(Problem(message, "Use vote: plain, or a model on this machine.", field="vote"))
     if problems:
@@ -127,7 +125,7 @@ def write(lm: LanguageModel, prompts: Sequence[Prompt], how: Writing) -> list[tu
     """For each prompt the texts written, `how.samples` of them; Lost for what an endpoint gave no answer to."""
     if not prompts:
         return []
-    if isinstance(lm, SingleItemsMayFail):
+    if offers(lm, SingleItemsMayFail):
         given = (prompts, how.samples, how.temperature if how.drawn else 0.0, how.seed, how.max_new_tokens, how.stop)
         more: dict[str, Any] = (
             {"schema": how.schema} if how.schema is not None and "schema" in inspect.signature(lm.answers).parameters else {}
@@ -154,7 +152,7 @@ def write_and_weigh(lm: LanguageModel, prompts: Sequence[Prompt], how: Writing) 
     """
     if not how.weighted:
         return [each if isinstance(each, Lost) else (each, ()) for each in write(lm, prompts, how)]
-    assert isinstance(lm, Weighs), "checked before"
+    assert offers(lm, Weighs), "checked before"
     if not prompts:
         return []
     found = lm.weighed(prompts, how.samples, how.temperature, how.seed, how.max_new_tokens, how.stop)
@@ -163,7 +161,7 @@ def write_and_weigh(lm: LanguageModel, prompts: Sequence[Prompt], how: Writing) 
 
 def requests_for(lm: LanguageModel, samples: int) -> int:
     """How often a prompt is read for so many texts."""
-    return int(lm.requests_for(samples)) if isinstance(lm, SingleItemsMayFail) else 1
+    return int(lm.requests_for(samples)) if offers(lm, SingleItemsMayFail) else 1
 
 
 def score(lm: LanguageModel, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]) -> list[LabelScores | Lost]:
@@ -171,7 +169,7 @@ def score(lm: LanguageModel, prompts: Sequence[Prompt], continuations: Sequence[
     if not prompts:
         return []
     contexts, wanted = spread(prompts, continuations)
-    if isinstance(lm, SingleItemsMayFail):
+    if offers(lm, SingleItemsMayFail):
         answers = _done(len(contexts), lambda: lm.scores(contexts, wanted))
         found = [each if isinstance(each, LabelScores | Lost) else Lost(each.why, each.lost) for each in answers]
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import InputError, Problem, suggest
-from ..protocols import Encoder, LanguageModel, MethodContext, is_language_model
+from ..protocols import Encoder, LanguageModel, MethodContext, offers
 from ..readout import READOUTS
 from ..values import KINDS as ALL_KINDS
 from ..values import Example, Kind
@@ -156,7 +156,7 @@ class FewShot:
         except InputError as error:
             problems += error.problems
         lm: object = self.lm
-        if lm is not None and not is_language_model(lm):
+        if lm is not None and not offers(lm, LanguageModel):
             problems.append(Problem(f"lm is a language model or None, got {lm!r}", "Load it: icl.load_model('smollm2').", field="lm"))
         for field, least in (("shots", 0), ("max_new_tokens", 1), ("max_tokens", 1), ("samples", 1)):
             value = getattr(self, field)

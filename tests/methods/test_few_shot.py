@@ -12,7 +12,7 @@ from small_tasks import LABELS, POOLS, QUERIES, example
 
 import icl
 from icl.errors import InputError
-from icl.protocols import is_language_model
+from icl.protocols import LanguageModel, offers
 from icl.values import Hit
 
 SENTIMENT = """---
@@ -246,7 +246,7 @@ def with_rationales(kind):
 
 def test_labels_are_scored_after_a_rationale_of_the_models_own(few_shot, tiny_lm):
     lm = Recorder(tiny_lm, "\nThought: a code\nSo the queue is login\nMessage: x")
-    assert is_language_model(lm)
+    assert offers(lm, LanguageModel)
     predictor = fit(few_shot(lm, template=icl.Template.parse(REASONED, "reasoned"), shots=2), pool=with_rationales("classify"))
     prompt = predictor.prompt("The code")
     shown = prompt.demonstrations[-1].example

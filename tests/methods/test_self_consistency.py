@@ -11,6 +11,7 @@ import icl
 from icl.errors import InputError
 from icl.methods._written import Weighs
 from icl.model.writing import Written
+from icl.protocols import offers
 
 SUMS = """---
 input: [question]
@@ -111,7 +112,7 @@ def test_eight_samples_read_the_prompt_once(few_shot, tiny_lm, vote):
 
 def test_the_same_samples_with_and_without_weights_and_their_likelihoods(tiny_lm):
     """The mean log-likelihood of a sampled text is that of its tokens at temperature 1, whatever temperature it was drawn at."""
-    assert isinstance(tiny_lm, Weighs)
+    assert offers(tiny_lm, Weighs)
     prompts = ["one two", "three"]
     found = tiny_lm.weighed(prompts, 3, 0.7, 5, 4, ())
     assert [[text for text, _ in each] for each in found] == tiny_lm.sample(prompts, 3, 0.7, 5, 4, ())
