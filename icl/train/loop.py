@@ -79,12 +79,13 @@ def train(
     description: str = "Training",
     on_epoch: Callable[[Mapping[str, float]], None] | None = None,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    keep_work: bool = False,
 ) -> Training:
     """Train a model in place: afterwards it has the best weights (the last ones without a validation), in evaluation mode.
 
     work: a folder for checkpoints, one every `checkpoint_every_s` seconds; a training that was killed goes on from there if it is called
     again in the same way, and at its end the folder goes. None: no checkpoints. device: where to train; default CUDA if there is one.
-    on_epoch: told every point of the curve as it comes.
+    on_epoch: told every point of the curve as it comes. keep_work: the folder stays, for the caller to remove once the model is written.
 
     Raises InputError before any step if the disk lacks room or nothing can be trained; Diverged if the loss is no number any more.
     """
@@ -116,7 +117,7 @@ def train(
         result = trainer.finished()
         # Else its forward pass is in mixed precision still, and that of the saved one is not.
         extract_model_from_parallel(model, keep_fp32_wrapper=False)
-    if work is not None:
+    if work is not None and not keep_work:
         shutil.rmtree(work, ignore_errors=True)
     return result
 

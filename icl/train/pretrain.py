@@ -254,13 +254,14 @@ class _Job:
         work = self.work / _CHECKPOINTS
         record = train(
             made.model, lesson, plan, seed=self.seed, work=work, device=str(made.model.device), description=description, on_epoch=on_point,
-            checkpoint_every_s=self.settings.checkpoint_every,
+            checkpoint_every_s=self.settings.checkpoint_every, keep_work=True,  # the model might not be written
         ).as_dict()  # fmt: skip
         for old in self.out.iterdir():  # of a model that was here before
             if old.name != WORKING:
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         save_language_model(made, self.out)
         write_text(path, json.dumps(record))
+        shutil.rmtree(work, ignore_errors=True)
         return record
 
 

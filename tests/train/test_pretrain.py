@@ -169,6 +169,33 @@ def test_interrupted_it_goes_on_from_what_is_there(corpus, tmp_path):
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="limits the size of files by a POSIX resource limit")
+def test_a_model_that_the_disk_had_no_room_for_is_not_trained_again(corpus, tmp_path, monkeypatch):
+    import resource
+
+    how = {"objective": "masked", "config": "bert.json", "settings": settings(steps=24, checkpoint_every=0)}
+    module = sys.modules[pretrain.__module__]
+    save, before = module.save_language_model, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def without_room(*given):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+        try:
+            save(*given)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "save_language_model", without_room)
+        with pytest.raises(Exception, match="File too large"):
+            pretrain(corpus, tmp_path / "out", **how)
+    said = []
+    record = pretrain(corpus, tmp_path / "out", on_point=said.append, **how)
+    assert not said
+    assert record["training"]["n_steps"] == 24
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir() if path.name.startswith("model")) == [".safetensors"]
+    assert not (tmp_path / "out" / "working").exists()
+
+
 @pytest.mark.slow
 def test_kill_9_and_resume_end_in_the_same_weights(corpus, tmp_path):
     """A process is killed in the middle of a training, whose checkpoints are written after every step."""
