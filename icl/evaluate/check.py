@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import InputError, Problem, suggest
 from ..files import NAME, Yaml
 from ..methods import readout_problems, refuse_without_labels
-from ..plugins import available, find, lacks, parse_spec, settings_of
+from ..plugins import Plugin, available, find, lacks, parse_spec, settings_of
 from ..values import Kind, Spec
 from .check_models import model_problems
 from .loading import LoadedSuite, MethodEntry, all_methods, answer_problems, apply_overrides, parse, problem_at, read_source
@@ -317,14 +317,18 @@ def _references(loaded: LoadedSuite) -> Iterator[Problem]:
             yield loaded.problem(f"the metric '{spec.name}' judges no task of this suite", "Take it out.", "metrics", n)
 
 
+def _sound_metrics(loaded: LoadedSuite) -> Iterator[tuple[int, Spec, Plugin]]:
+    """The metrics of the suite, by their position; those that have a problem of their own, which comes first, are left out."""
+    for n, value in enumerate(loaded.suite.metrics or ()):
+        spec = parse_spec(value, "metric")
+        if any(s.name == spec.name for s in loaded.metrics or ()):
+            yield n, spec, find("metric", spec.name, loaded.plugins)
+
+
 def _metric_fields(loaded: LoadedSuite) -> Iterator[Problem]:
     """Metrics that read an input field which no task has: they would score nothing, which is seen when all the work is done."""
     known = {field for task in loaded.suite.tasks for field in task.fields}
-    for n, value in enumerate(loaded.suite.metrics or ()):
-        spec = parse_spec(value, "metric")
-        if not any(s.name == spec.name for s in loaded.metrics or ()):
-            continue  # its own problem comes first
-        found = find("metric", spec.name, loaded.plugins)
+    for n, spec, found in _sound_metrics(loaded):
         reads = getattr(found.load(), "fields_of", None)
         for field in reads(settings_of(found, spec.settings, spec.name)) if reads is not None else ():
             if field not in known:
@@ -336,11 +340,7 @@ def _metric_samples(loaded: LoadedSuite) -> Iterator[Problem]:
     """Metrics that need more samples of an item than any method of the suite writes: they would score nothing, which is seen at the end."""
     if len(loaded.methods) < len(loaded.suite.methods):
         return  # the methods' own problems come first
-    for n, value in enumerate(loaded.suite.metrics or ()):
-        spec = parse_spec(value, "metric")
-        if not any(s.name == spec.name for s in loaded.metrics or ()):
-            continue  # its own problem comes first
-        found = find("metric", spec.name, loaded.plugins)
+    for n, spec, found in _sound_metrics(loaded):
         option = getattr(found.load(), "SAMPLES", None)
         if option is None:
             continue
