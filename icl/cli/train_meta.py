@@ -66,7 +66,11 @@ def meta(
     record = train_meta(which, out, base=how.base, settings=settings, seed=how.seed, on_point=_say_point)
     for name, why in record["left_out"].items():
         tell(f"left out: {name}: {why}")
-    training = record["training"]
+    training, before = record["training"], record["validation_loss_before"]
+    if before is not None and training["curve"]:
+        tell(
+            f"loss on {len(record['validation_tasks'])} other tasks: {before:.4f} before, {training['curve'][-1]['validation_loss']:.4f} after"
+        )
     tell(
         f"{len(record['tasks'])} tasks, {settings.episodes:,} episodes with {record['n_answers']:,} answers, "
         f"{training['n_trained']:,} parameters trained in {training['seconds']:.0f} s"

@@ -67,6 +67,7 @@ def train_meta(
     made = load_base(base, causal=True, device=device)
     outer = _adapted(made.model, settings, seed)
     lessons = _Lessons(made, trained_on, judged_on, settings, seed)
+    before = lessons.validated(outer.get_base_model())
     rounds = min(settings.validations, -(-settings.episodes // settings.batch_size))  # fewer than a step each make no sense
     plan = settings.model_copy(update={"epochs": rounds, "learning_rate": settings.learning_rate or LEARNING_RATE})
     record = train(
@@ -91,6 +92,7 @@ def train_meta(
         "seed": seed,
         "tasks": {t.name: {"kind": t.kind, "n_rows": len(t.rows), "n_episodes": drawn[t.name]} for t in trained_on},
         "validation_tasks": [t.name for t in judged_on],
+        "validation_loss_before": before,
         "left_out": found.left_out,
         "rows_left_out": found.rows_left_out,
         "held_out": {str(file): sha256_file(file) for file in tasks.held_out},
@@ -183,6 +185,14 @@ class _Lessons:
         rows = places.nonzero()[:, 0]
         counts = torch.bincount(rows, minlength=len(places)).clamp_min(1)
         return (values / counts[rows]).sum() / len(places)
+
+    def validated(self, model: Any) -> float | None:
+        """The loss on tasks that are not trained on, in nats per token of the answers, of the model as it is; None without such tasks."""
+        if not self.judges:
+            return None
+        model.eval()
+        with torch.no_grad():
+            return self._validate(model)["validation_loss"]
 
     def _validate(self, model: Any) -> dict[str, float]:
         device = next(model.parameters()).device

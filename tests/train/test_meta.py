@@ -134,6 +134,12 @@ def test_an_adapter_comes_out(folder, tmp_path):
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".json", ".safetensors"}
 
 
+def test_the_loss_before_training_is_that_of_the_base(folder, tmp_path):
+    settings = MetaSettings(**{**SETTINGS, "episodes": 8}, learning_rate=1e-12)
+    record = train_meta(Tasks(folder), tmp_path / "out", base=save_quick(tmp_path / "base"), settings=settings)
+    assert record["validation_loss_before"] == pytest.approx(record["training"]["curve"][-1]["validation_loss"], abs=1e-5)
+
+
 def test_interrupted_it_goes_on(folder, tmp_path):
     from safetensors.torch import load_file
 
