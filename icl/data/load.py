@@ -179,6 +179,10 @@ def _settle(request: Request, inputs: Mapping[str, str], tables: Mapping[str, Ta
     problems = [problem for split, table in tables.items() for problem in _missing(columns, split, table)]
     if not (columns.label or columns.references):
         problems.append(Problem("no label column is named", "Name it with label=, or references= for answers.", field="label"))
+    for option in ("label", "references", "rationale"):
+        if (column := getattr(columns, option)) is not None and column in inputs.values():
+            message = f"the column '{column}' is read as an input and is {option}= too, so that every row would show its own answer"
+            problems.append(Problem(message, "Take it out of input=.", field="input"))
     if problems:
         raise InputError(problems)
     if kind is None:

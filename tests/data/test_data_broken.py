@@ -51,6 +51,14 @@ def test_a_file_without_rows(tmp_path, name, content):
     assert (problem.message, problem.file) == ("there is no row", str(tmp_path / name))
 
 
+@pytest.mark.parametrize("named", [{"label": "label"}, {"references": "label"}, {"label": "kind", "rationale": "label"}])
+def test_no_input_column_holds_the_answer(named):
+    rows = [{"title": f"t{i}", "label": f"a{i % 2}", "kind": f"k{i % 2}"} for i in range(8)]
+    (problem,) = problems_of(rows, input=["title", "label"], **named)
+    assert "would show its own answer" in problem.message
+    assert problem.field == "input"
+
+
 def test_an_unknown_label(tmp_path):
     path = write(tmp_path / "a.csv", "text,label\nx,pos\ny,neg\nz,postive\n")
     (problem,) = problems_of(path, labels=["pos", "neg", "positive"])
@@ -61,10 +69,13 @@ def test_an_unknown_label(tmp_path):
 
 def test_an_unknown_label_of_many_rows_is_one_problem_and_names_the_likest_of_many_labels(tmp_path):
     labels = [f"intent_{i}" for i in range(150)]
-    path = write(tmp_path / "a.csv", "text,label\n" + "".join(f"x{i},{'oos' if i % 2 else labels[i]}\n" for i in range(40)) + "y,intent_7a\n")
+    path = write(
+        tmp_path / "a.csv", "text,label\n" + "".join(f"x{i},{'oos' if i % 2 else labels[i]}\n" for i in range(40)) + "y,intent_7a\n"
+    )
     oos, typo = problems_of(path, labels=labels)
     assert (oos.line, typo.line) == (3, 42)
-    assert "(20 rows, of which this is the first)" in oos.message and "rows" not in typo.message
+    assert "(20 rows, of which this is the first)" in oos.message
+    assert "rows" not in typo.message
     assert "Did you mean 'intent_7'? Known are 150 names" in typo.fix
     assert len(oos.fix) < 400
 
