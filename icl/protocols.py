@@ -142,11 +142,6 @@ class Predictor(Protocol):
         """Write a folder that `icl.load` takes."""
 
 
-@runtime_checkable
-class SupportsAdd(Protocol):
-    def add(self, examples: Sequence[Example]) -> None: ...
-
-
 class Method(Protocol):
     """Something that learns from labelled examples."""
 

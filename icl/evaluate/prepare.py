@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, Problem, suggest
-from ..files import sha256_file
 from ..plugins import Context, build, find, needs_model
 from ..progress import note
 from ..protocols import Encoder, LanguageModel, MethodContext
@@ -22,6 +21,7 @@ from .cells import Cell, cells, chance_of, needs
 from .check import kind_problems, metrics_for
 from .crossed import levels_of
 from .derive import with_derived
+from .digests import base_digests, plugin_digests, saved_digests, specs
 from .loading import LoadedSuite, MethodEntry, all_methods, answer_schema, problem_at, stage_encoders
 from .manifest import manifest
 from .schema import ModelEntry, TaskEntry
@@ -175,7 +175,7 @@ class Prepared:
             }
             for name, data in self.tasks.items()
         }
-        bases = _base_digests(self.loaded)
+        bases = base_digests(self.loaded)
         return manifest(
             uses_torch=bool(bases)
             or any(not self.model_entry(key).remote for key in models)
@@ -183,8 +183,8 @@ class Prepared:
             name=self.loaded.name,
             suite=self.loaded.digest,
             description=self.loaded.suite.description,
-            plugins=_plugin_digests(self.loaded),
-            saved=_saved_digests(self.loaded),
+            plugins=plugin_digests(self.loaded),
+            saved=saved_digests(self.loaded),
             seed=self.seed,
             limit=self.limit,
             tasks=tasks,
@@ -356,50 +356,15 @@ def _located(loaded: LoadedSuite, problem: Problem, n: int) -> Problem:
     return problem if path not in loaded.doc.lines else loaded.problem(problem.message, problem.fix, *path)
 
 
-def _specs(loaded: LoadedSuite) -> list[tuple[str, Spec]]:
-    """(name, settings) of all methods and of those that they are made of, which are named METHOD.OPTION."""
-    return [
-        (".".join([entry.name, *path[1::2]]), spec) for entry in loaded.methods for path, spec in all_methods(entry.spec, loaded.plugins)
-    ]
-
-
 def _encoders(loaded: LoadedSuite) -> dict[str, Encoder]:
     """The encoders of the suite's methods by name: of a method with an option `encoder`, that one, or the suite's."""
     from ..retrieve import load_encoder
 
     names: list[str] = []
-    for _, spec in _specs(loaded):
+    for _, spec in specs(loaded):
         settings = getattr(find("method", spec.name, loaded.plugins).load(), "Settings", None)
         if settings is not None and "encoder" in settings.model_fields:
             names.append(spec.settings.get("encoder") or loaded.suite.encoder)
             names += stage_encoders(spec.settings.get("retriever"))
     price = {loaded.suite.encoder: loaded.suite.encoder_price}
     return {name: load_encoder(loaded.beside(name), price=price.get(name)) for name in dict.fromkeys(names)}
-
-
-def _saved_digests(loaded: LoadedSuite) -> dict[str, str]:
-    """Saved predictors that compete: method -> sha256 of the file that lists the checksums of all others."""
-    folders = {name: loaded.folder / str(spec.settings.get("path")) for name, spec in _specs(loaded) if spec.name == "saved"}
-    return {name: sha256_file(file) for name, folder in folders.items() if (file := folder / "predictor.json").is_file()}
-
-
-def _base_digests(loaded: LoadedSuite) -> dict[str, str]:
-    """What methods are trained from: name -> digest of its files. Fetched here, before any work. A method that declares `BASE` has an
-    option `base`: an `encoder`, by default that of the suite, or a `model`, by default the cell's."""
-    from ..model.load import weights_digest
-    from ..train.bases import find_base, fingerprint_of
-
-    found: dict[str, str] = {}
-    for _, spec in _specs(loaded):
-        kind, base = getattr(find("method", spec.name, loaded.plugins).load(), "BASE", None), spec.settings.get("base")
-        if kind == "encoder":
-            name = str(base or loaded.suite.encoder)
-            found[name] = found.get(name) or fingerprint_of(find_base(loaded.beside(name)))
-        elif kind == "model" and base and "://" not in str(base):
-            found[str(base)] = found.get(str(base)) or weights_digest(loaded.beside(str(base)))
-    return found
-
-
-def _plugin_digests(loaded: LoadedSuite) -> dict[str, str]:
-    """Own components: file name -> sha256 of the Python in the folders given."""
-    return {path.relative_to(folder).as_posix(): sha256_file(path) for folder in loaded.plugins for path in sorted(folder.rglob("*.py"))}

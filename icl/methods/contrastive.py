@@ -7,7 +7,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,11 @@ class Contrastive:
             "curve": [{"step": n, "loss": round(loss, 6)} for n, loss in enumerate(losses, 1)],
             "n_parameters": sum(p.numel() for p in model.module.parameters()),
             "n_bytes": n_bytes_of(model.module, trained_only=False),
-            **asdict(spent),
+            "n_trained": spent.n_trained,
+            "n_tokens": spent.computed,
+            "n_padding": spent.padding,
+            "operations": spent.operations,
+            "peak_memory_mb": spent.peak_memory_mb,
             "seconds": round(time.monotonic() - started, 3),
             "device": str(model.module.device),
         }

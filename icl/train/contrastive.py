@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..seeds import rng_for, seed_for
+from .cost import Used, memory_mb, operations_of, tokens_of
 from .encoder import train_encoder
 
 if TYPE_CHECKING:
@@ -34,13 +35,10 @@ def n_steps_for(n: int, batch: int) -> int:
 
 
 @dataclass
-class Spent:
-    """What tuning took, as `record.Training` names it."""
+class Spent(Used):
+    """What tuning took."""
 
     n_trained: int = 0
-    n_tokens: int = 0
-    n_padding: int = 0
-    operations: float = 0.0
     peak_memory_mb: float | None = None
 
 
@@ -63,7 +61,6 @@ def tune(
     """
     import torch
 
-    from .cost import memory_mb, operations_of, tokens_of
     from .used_words import only_used_words
 
     numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
@@ -76,8 +73,7 @@ def tune(
         features = model.features(part)
         found: torch.Tensor = model.module(features)["sentence_embedding"]
         n, padding = tokens_of(features)
-        spent.n_tokens, spent.n_padding = spent.n_tokens + n, spent.n_padding + padding
-        spent.operations += estimate.training(n + padding, (n + padding) / len(part))
+        spent.add(n, padding, estimate.training(n + padding, (n + padding) / len(part)))
         return found
 
     def loss(rows: Sequence[int]) -> torch.Tensor:
